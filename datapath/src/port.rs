@@ -1,0 +1,94 @@
+//! What the datapath needs of a port, and nothing else: frames come from an [`RxQueue`], and go to an [`Output`].
+//!
+//! As everywhere, rx is towards the switch and tx is from the switch. A port says nothing here of NICs, rings or descriptors.
+
+use crate::drops::TxDrop;
+use crate::frame::Batch;
+
+/// An OpenFlow port number. Ports of the switch have 1 ..= [`PortNo::MAX`]; OpenFlow 1.3.5 (7.2.1) reserves the numbers above.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortNo(pub u32);
+
+impl PortNo {
+    /// The highest number of an ordinary port (`OFPP_MAX`).
+    pub const MAX: Self = Self(0xffff_ff00);
+    /// Back to the ingress port.
+    pub const IN_PORT: Self = Self(0xffff_fff8);
+    /// Through the tables, from a packet-out.
+    pub const TABLE: Self = Self(0xffff_fff9);
+    /// The learning switch.
+    pub const NORMAL: Self = Self(0xffff_fffa);
+    /// All ports but the ingress port and those closed to floods.
+    pub const FLOOD: Self = Self(0xffff_fffb);
+    /// All ports but the ingress port.
+    pub const ALL: Self = Self(0xffff_fffc);
+    /// To the controllers.
+    pub const CONTROLLER: Self = Self(0xffff_fffd);
+    /// The switch's own leg on the host.
+    pub const LOCAL: Self = Self(0xffff_fffe);
+    /// Any port, or none: a wildcard in requests.
+    pub const ANY: Self = Self(0xffff_ffff);
+}
+
+impl std::fmt::Display for PortNo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match *self {
+            Self::IN_PORT => f.write_str("IN_PORT"),
+            Self::TABLE => f.write_str("TABLE"),
+            Self::NORMAL => f.write_str("NORMAL"),
+            Self::FLOOD => f.write_str("FLOOD"),
+            Self::ALL => f.write_str("ALL"),
+            Self::CONTROLLER => f.write_str("CONTROLLER"),
+            Self::LOCAL => f.write_str("LOCAL"),
+            Self::ANY => f.write_str("ANY"),
+            Self(n) => write!(f, "{n}"),
+        }
+    }
+}
+
+/// One receive queue of a port, polled by one worker at a time.
+pub trait RxQueue: Send {
+    /// Takes up to [`crate::frame::BATCH`] frames into the empty `batch`, hands it to `consume` if there are any, and gives their buffers back
+    /// once `consume` returns, with at most one notification. Returns the number of frames.
+    ///
+    /// Frames that turn out not to be frames are consumed too, and reported through [`Batch::reject`].
+    fn serve(&mut self, batch: &mut Batch, consume: &mut dyn FnMut(&mut Batch)) -> usize;
+
+    /// Asks to be notified of the next frame, and says whether there is work already (then the worker must not block).
+    fn arm(&mut self) -> bool;
+
+    /// Takes the wish for notifications back.
+    fn disarm(&mut self);
+}
+
+/// The transmit side of a port: all its queues, shared by the workers.
+pub trait Output: Send + Sync {
+    /// Transmits the frames of `batch` whose slots are listed, in order, and publishes them with at most one notification a queue.
+    ///
+    /// Every listed frame is counted in the result, as sent or as dropped. The frames are left unchanged.
+    fn transmit(&self, batch: &Batch, slots: &[u16]) -> Transmitted;
+}
+
+/// What became of the frames given to [`Output::transmit`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Transmitted {
+    /// Frames sent. A frame that was segmented for this port counts once.
+    pub frames: u64,
+    /// Their bytes as they were in the switch, without virtio's header.
+    pub bytes: u64,
+    /// Frames dropped, by [`TxDrop`].
+    pub drops: [u32; TxDrop::COUNT],
+}
+
+impl Transmitted {
+    /// Counts one frame of `bytes` bytes as sent.
+    pub fn sent(&mut self, bytes: usize) {
+        self.frames += 1;
+        self.bytes += bytes as u64;
+    }
+
+    /// Counts one frame as dropped.
+    pub fn dropped(&mut self, reason: TxDrop) {
+        self.drops[reason as usize] += 1;
+    }
+}

@@ -1,0 +1,1 @@
+//! The harness of the scenarios: fake guests, real guests, and the switch as a child process.

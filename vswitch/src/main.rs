@@ -1,0 +1,3 @@
+//! The appliance: owns every thread and every file descriptor.
+
+fn main() {}
