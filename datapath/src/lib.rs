@@ -12,3 +12,4 @@ pub mod frame;
 pub mod key;
 pub mod memory;
 pub mod port;
+pub mod tables;

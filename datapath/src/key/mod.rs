@@ -30,6 +30,10 @@
 //!
 //! An IPv4 frame fills words 0 to 5 only: less than a cache line. Words of things that a frame does not have are zero.
 
+mod field;
+
+pub use field::{Field, FieldRange};
+
 /// The words of a flow key.
 pub const KEY_WORDS: usize = 18;
 /// The words of a pipeline's state.
