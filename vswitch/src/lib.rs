@@ -1,0 +1,3 @@
+//! The appliance as a library: what the binary is made of, so that tests can reach its parts.
+
+pub mod openflow;
