@@ -7,6 +7,7 @@
 //! megaflow, or [`translate`] makes one from the published [`tables`]; [`action`] carries out its actions and groups the
 //! frames by output; each [`port::Output`] is given its frames in one call. [`worker`] is that loop.
 
+pub mod action;
 pub mod drops;
 pub mod frame;
 pub mod key;
