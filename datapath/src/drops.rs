@@ -41,7 +41,6 @@ reasons! {
         NotApplicable = "not-applicable", "An action can't be applied to a frame of this kind.";
         Unsupported = "unsupported", "A rule that matched uses an instruction or action that this version does not carry out.";
         TooManyTables = "too-many-resubmits", "The rules send the frame through more tables than the limit of one translation.";
-        UpcallBudget = "upcall-budget", "Its ingress port caused more translations than its share of this breath.";
         ControllerQueueFull = "controller-queue-full", "The ingress port's queue towards the controllers is full.";
         NoController = "no-controller", "The frame was meant for a controller and none is connected.";
         BadDescriptor = "bad-descriptor", "The guest gave a descriptor chain that can't be a frame.";
@@ -60,6 +59,5 @@ reasons! {
         BadDescriptor = "tx-bad-descriptor", "The guest gave a receive buffer that can't be written.";
         Offload = "tx-offload", "The frame's segmentation can't be carried out for this port.";
         PortDown = "tx-port-down", "The egress port is configured down or not to forward (OFPPC_PORT_DOWN, OFPPC_NO_FWD).";
-        PortGone = "tx-port-gone", "The egress port was removed after the frame was looked up.";
     }
 }
