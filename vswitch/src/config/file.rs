@@ -1,0 +1,94 @@
+//! The config file, as TOML sees it. What each value must look like is checked by its type, so that an error comes with its line.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::{ControllerTarget, DatapathId, FailMode, ListenTarget, Name, Poll, PortSpec, Version};
+
+/// A config file: where it is, its text, and what it says.
+#[derive(Debug)]
+pub struct ConfigFile {
+    path: PathBuf,
+    text: String,
+    pub(super) sections: Sections,
+}
+
+/// A file that is not a config file.
+#[derive(Debug, thiserror::Error)]
+#[error("config file {}: {message}", path.display())]
+pub struct FileError {
+    path: PathBuf,
+    message: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Sections {
+    pub switch: SwitchSection,
+    pub workers: WorkersSection,
+    pub openflow: OpenFlowSection,
+    pub port: Vec<PortSection>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub(super) struct SwitchSection {
+    pub name: Option<Name>,
+    pub fail_mode: Option<FailMode>,
+    pub datapath_id: Option<DatapathId>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub(super) struct WorkersSection {
+    pub cpus: Option<Spanned<Vec<u16>>>,
+    pub poll: Option<Poll>,
+    pub idle_us: Option<Spanned<u64>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct OpenFlowSection {
+    pub listen: Option<Vec<Spanned<ListenTarget>>>,
+    pub controllers: Option<Vec<Spanned<ControllerTarget>>>,
+    pub versions: Option<Spanned<Vec<Version>>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PortSection {
+    pub name: Spanned<Name>,
+    pub spec: Spanned<PortSpec>,
+}
+
+impl ConfigFile {
+    /// Parses `text`, which was read from `path`.
+    pub fn parse(path: &Path, text: String) -> Result<Self, FileError> {
+        match toml::from_str(&text) {
+            Ok(sections) => Ok(Self { path: path.to_owned(), text, sections }),
+            Err(error) => Err(FileError { path: path.to_owned(), message: error.to_string().trim_end().to_owned() }),
+        }
+    }
+
+    /// Reads and parses the file at `path`.
+    pub fn read(path: &Path) -> Result<Self, FileError> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(path, text),
+            Err(error) => Err(FileError { path: path.to_owned(), message: format!("can't be read: {error}") }),
+        }
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The line, counted from 1, in which a value starts.
+    pub(super) fn line(&self, span: &Range<usize>) -> usize {
+        let before = self.text.as_bytes().get(..span.start).unwrap_or(self.text.as_bytes());
+        1 + before.iter().filter(|byte| **byte == b'\n').count()
+    }
+}

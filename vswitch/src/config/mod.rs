@@ -1,0 +1,373 @@
+//! What the operator wants: flags and config file, made into one checked [`Config`].
+//!
+//! Values are parsed twice. First each by itself, by clap ([`crate::cli`]) or from TOML ([`ConfigFile`]), into types that can't hold a
+//! malformed value; then all together here, where one value may contradict another. The flags win over the file. What a running switch
+//! must do to become what a config says is a pure function, [`steps`].
+
+mod diff;
+mod file;
+mod run_dir;
+mod spec;
+mod target;
+mod words;
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use diff::{Step, adopt, steps};
+pub use file::{ConfigFile, FileError};
+pub use run_dir::{NoRunDir, RunDir, SOCKET_PATH_MAX};
+pub use spec::{Name, PortKind, PortSpec, QUEUES_MAX, Role, SpecError, VhostUser, VlanSpec, parse_port};
+pub use target::{ControllerTarget, ListenTarget, OPENFLOW_PORT, TargetError};
+pub use words::{DatapathId, FailMode, LogLevel, Poll, Version};
+
+use crate::cli::RunArgs;
+
+/// The longest idle time before a worker sleeps, in microseconds.
+const IDLE_US_MAX: u64 = 1_000_000;
+
+/// All that a switch is told before it starts, and by a reload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The switch's name.
+    pub name: Name,
+    /// What it does without a controller.
+    pub fail_mode: FailMode,
+    /// Its OpenFlow datapath id.
+    pub datapath_id: DatapathId,
+    /// The CPUs that forward, a worker each; at least one, no CPU twice.
+    pub cpus: Vec<u16>,
+    /// How workers wait.
+    pub polling: Polling,
+    /// Where it listens for OpenFlow; paths are absolute or relative to the working directory, no longer to the run directory.
+    pub listen: Vec<ListenTarget>,
+    /// Whom it connects to.
+    pub controllers: Vec<ControllerTarget>,
+    /// The OpenFlow versions that it speaks, at least one.
+    pub versions: Vec<Version>,
+    /// Its ports, in their order; no name, OpenFlow number or socket twice.
+    pub ports: Vec<PortConfig>,
+}
+
+/// How workers wait for frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Polling {
+    /// What an idle worker does.
+    pub poll: Poll,
+    /// How long an adaptive worker polls in vain before it sleeps.
+    pub idle: Duration,
+}
+
+/// One port that is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortConfig {
+    /// Its name.
+    pub name: Name,
+    /// What it is; its socket is already below the run directory.
+    pub spec: PortSpec,
+    /// Who wants it.
+    pub origin: Origin,
+}
+
+/// Who wants a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The flags or the config file: a reload may take it away.
+    Config,
+    /// `ctl port add`: only `ctl port del` takes it away.
+    Ctl,
+}
+
+/// What a config depends on beside flags and file.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// Where sockets lie.
+    pub run_dir: RunDir,
+    /// The CPUs that the process may run on, in ascending order; not empty.
+    pub cpus: Vec<u16>,
+    /// Something that tells this machine from others.
+    pub machine_id: String,
+}
+
+/// Values that are well formed and still can't be.
+#[derive(Debug, thiserror::Error)]
+#[error("{place}: {problem}")]
+pub struct ConfigError {
+    place: Place,
+    problem: Problem,
+}
+
+/// Where the operator wrote it.
+#[derive(Clone, Debug)]
+enum Place {
+    Flag(&'static str),
+    File { path: PathBuf, line: usize },
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Problem {
+    #[error("port {0} is given twice; give each port a name of its own")]
+    DuplicatePort(Name),
+    #[error("ports {first} and {second} both want the OpenFlow port number {ofport}; give each a number of its own")]
+    DuplicateOfport { first: Name, second: Name, ofport: u32 },
+    #[error("{second} wants the socket {} of {first}; give each a socket of its own", socket.display())]
+    DuplicateSocket { first: String, second: String, socket: PathBuf },
+    #[error("the socket path {} is {} bytes long; {SOCKET_PATH_MAX} are possible", .0.display(), .0.as_os_str().len())]
+    LongSocket(PathBuf),
+    #[error("no CPU is given; give at least one")]
+    NoCpu,
+    #[error("CPU {0} is given twice; a CPU has one worker")]
+    DuplicateCpu(u16),
+    #[error("CPU {cpu} is not one that this process may use; use some of {}", Cpus(available))]
+    NoSuchCpu { cpu: u16, available: Vec<u16> },
+    #[error("an idle time of {0} microseconds is too long; give at most {IDLE_US_MAX}")]
+    LongIdle(u64),
+    #[error("no OpenFlow version is given; give at least one")]
+    NoVersion,
+}
+
+impl ConfigError {
+    /// Whether it is the command line that is wrong.
+    pub fn is_usage(&self) -> bool {
+        matches!(self.place, Place::Flag(_))
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(flag) => f.write_str(flag),
+            Self::File { path, line } => write!(f, "config file {}, line {line}", path.display()),
+        }
+    }
+}
+
+struct Cpus<'a>(&'a [u16]);
+
+impl fmt::Display for Cpus<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().enumerate().try_for_each(|(i, cpu)| write!(f, "{}{cpu}", if i == 0 { "" } else { "," }))
+    }
+}
+
+impl Host {
+    /// This machine.
+    pub fn this(run_dir: RunDir) -> Self {
+        let set = rustix::thread::sched_getaffinity(None).unwrap_or_default();
+        let cpus = (0..rustix::thread::CpuSet::MAX_CPU as u16).filter(|cpu| set.is_set(usize::from(*cpu))).collect();
+        let id = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+        let id = if id.is_empty() { rustix::system::uname().nodename().to_string_lossy().into_owned() } else { id };
+        Self { run_dir, cpus, machine_id: id }
+    }
+}
+
+impl Config {
+    /// Makes one config of the flags and, if there is one, the file.
+    pub fn new(flags: &RunArgs, file: Option<&ConfigFile>, host: &Host) -> Result<Self, ConfigError> {
+        let nothing = file::Sections::default();
+        let sections = file.map_or(&nothing, |file| &file.sections);
+        let place = |span: Range<usize>| match file {
+            Some(file) => Place::File { path: file.path().to_owned(), line: file.line(&span) },
+            None => unreachable!("a span comes from a file"),
+        };
+        let fail = |place, problem| Err(ConfigError { place, problem });
+
+        let name = sections.switch.name.clone().unwrap_or_else(|| "br0".parse().expect("a valid name"));
+
+        let (cpus, cpus_place) = match &sections.workers.cpus {
+            _ if !flags.cpus.is_empty() => (flags.cpus.clone(), Place::Flag("--cpus")),
+            Some(cpus) => (cpus.get_ref().clone(), place(cpus.span())),
+            None => (host.cpus.last().copied().into_iter().collect(), Place::Flag("--cpus")),
+        };
+        if let Err(problem) = check_cpus(&cpus, &host.cpus) {
+            return fail(cpus_place, problem);
+        }
+        let idle_us = match &sections.workers.idle_us {
+            Some(idle) if *idle.get_ref() > IDLE_US_MAX => return fail(place(idle.span()), Problem::LongIdle(*idle.get_ref())),
+            Some(idle) => *idle.get_ref(),
+            None => 50,
+        };
+
+        let versions = match &sections.openflow.versions {
+            _ if !flags.openflow.is_empty() => flags.openflow.clone(),
+            Some(versions) if versions.get_ref().is_empty() => return fail(place(versions.span()), Problem::NoVersion),
+            Some(versions) => versions.get_ref().clone(),
+            None => vec![Version::V13],
+        };
+
+        let mut taken = Taken::default();
+        let own = |problem| ConfigError { place: Place::Flag("--run-dir"), problem };
+        taken.socket("the control socket".into(), &host.run_dir.control_socket()).map_err(own)?;
+
+        let mut listen = Vec::new();
+        let wanted: Vec<(ListenTarget, Place)> = match &sections.openflow.listen {
+            _ if !flags.listen.is_empty() => flags.listen.iter().map(|target| (target.clone(), Place::Flag("--listen"))).collect(),
+            Some(targets) => targets.iter().map(|target| (target.get_ref().clone(), place(target.span()))).collect(),
+            None => vec![(ListenTarget::Unix(format!("{name}.mgmt").into()), Place::Flag("--run-dir"))],
+        };
+        for (target, place) in wanted {
+            let target = match target {
+                ListenTarget::Unix(file) => ListenTarget::Unix(host.run_dir.resolve(&file)),
+                tcp => tcp,
+            };
+            if listen.contains(&target) {
+                continue;
+            }
+            if let ListenTarget::Unix(file) = &target {
+                taken.socket(format!("{target}"), file).map_err(|problem| ConfigError { place, problem })?;
+            }
+            listen.push(target);
+        }
+
+        let mut controllers = Vec::new();
+        let wanted: Vec<&ControllerTarget> = match &sections.openflow.controllers {
+            _ if !flags.controllers.is_empty() => flags.controllers.iter().collect(),
+            targets => targets.iter().flatten().map(|target| target.get_ref()).collect(),
+        };
+        for target in wanted {
+            let target = match target {
+                ControllerTarget::Unix(file) => ControllerTarget::Unix(host.run_dir.resolve(file)),
+                tcp => tcp.clone(),
+            };
+            if !controllers.contains(&target) {
+                controllers.push(target);
+            }
+        }
+
+        let mut ports: Vec<(PortConfig, Place)> = Vec::new();
+        let mut in_flags = HashSet::new();
+        for (name, _) in &flags.ports {
+            if !in_flags.insert(name) {
+                return fail(Place::Flag("--port"), Problem::DuplicatePort(name.clone()));
+            }
+        }
+        let mut in_file = HashSet::new();
+        for section in &sections.port {
+            let name = section.name.get_ref();
+            if !in_file.insert(name) {
+                return fail(place(section.name.span()), Problem::DuplicatePort(name.clone()));
+            }
+            if !in_flags.contains(name) {
+                ports.push((PortConfig::new(name, section.spec.get_ref(), Origin::Config, &host.run_dir), place(section.name.span())));
+            }
+        }
+        for (name, spec) in &flags.ports {
+            ports.push((PortConfig::new(name, spec, Origin::Config, &host.run_dir), Place::Flag("--port")));
+        }
+        for (port, place) in &ports {
+            taken.port(port).map_err(|problem| ConfigError { place: place.clone(), problem })?;
+        }
+
+        Ok(Self {
+            fail_mode: flags.fail_mode.or(sections.switch.fail_mode).unwrap_or(FailMode::Standalone),
+            datapath_id: flags.datapath_id.or(sections.switch.datapath_id).unwrap_or_else(|| default_datapath_id(host, &name)),
+            cpus,
+            polling: Polling { poll: flags.poll.or(sections.workers.poll).unwrap_or(Poll::Adaptive), idle: Duration::from_micros(idle_us) },
+            listen,
+            controllers,
+            versions,
+            ports: ports.into_iter().map(|(port, _)| port).collect(),
+            name,
+        })
+    }
+
+    /// Says in one line why a port can't be added, if it can't.
+    pub fn check_addition(&self, port: &PortConfig, run_dir: &RunDir) -> Result<(), String> {
+        let mut taken = Taken::default();
+        let check = |taken: &mut Taken| {
+            taken.socket("the control socket".into(), &run_dir.control_socket())?;
+            for target in &self.listen {
+                if let ListenTarget::Unix(file) = target {
+                    taken.socket(target.to_string(), file)?;
+                }
+            }
+            self.ports.iter().try_for_each(|port| taken.port(port))?;
+            taken.port(port)
+        };
+        check(&mut taken).map_err(|problem| problem.to_string())
+    }
+}
+
+impl PortConfig {
+    /// A port whose socket is found from the run directory.
+    pub fn new(name: &Name, spec: &PortSpec, origin: Origin, run_dir: &RunDir) -> Self {
+        let mut spec = spec.clone();
+        let PortKind::VhostUser(vhost_user) = &mut spec.kind;
+        vhost_user.socket = run_dir.resolve(&vhost_user.socket);
+        Self { name: name.clone(), spec, origin }
+    }
+}
+
+/// What is already somebody's.
+#[derive(Default)]
+struct Taken {
+    names: HashSet<Name>,
+    ofports: HashMap<u32, Name>,
+    sockets: HashMap<PathBuf, String>,
+}
+
+impl Taken {
+    fn socket(&mut self, owner: String, socket: &Path) -> Result<(), Problem> {
+        if socket.as_os_str().len() > SOCKET_PATH_MAX {
+            return Err(Problem::LongSocket(socket.to_owned()));
+        }
+        match self.sockets.get(socket) {
+            Some(first) => Err(Problem::DuplicateSocket { first: first.clone(), second: owner, socket: socket.to_owned() }),
+            None => {
+                self.sockets.insert(socket.to_owned(), owner);
+                Ok(())
+            }
+        }
+    }
+
+    fn port(&mut self, port: &PortConfig) -> Result<(), Problem> {
+        if !self.names.insert(port.name.clone()) {
+            return Err(Problem::DuplicatePort(port.name.clone()));
+        }
+        if let Some(ofport) = port.spec.ofport
+            && let Some(first) = self.ofports.insert(ofport, port.name.clone())
+        {
+            return Err(Problem::DuplicateOfport { first, second: port.name.clone(), ofport });
+        }
+        let PortKind::VhostUser(vhost_user) = &port.spec.kind;
+        self.socket(format!("port {}", port.name), &vhost_user.socket)
+    }
+}
+
+fn check_cpus(cpus: &[u16], available: &[u16]) -> Result<(), Problem> {
+    if cpus.is_empty() {
+        return Err(Problem::NoCpu);
+    }
+    for (i, cpu) in cpus.iter().enumerate() {
+        if !available.contains(cpu) {
+            return Err(Problem::NoSuchCpu { cpu: *cpu, available: available.to_vec() });
+        }
+        if cpus[..i].contains(cpu) {
+            return Err(Problem::DuplicateCpu(*cpu));
+        }
+    }
+    Ok(())
+}
+
+/// A datapath id that stays the same over restarts and differs between switches: zero in the 16 bits above a locally administered
+/// address, as Open vSwitch has it.
+fn default_datapath_id(host: &Host, name: &Name) -> DatapathId {
+    let run_dir = host.run_dir.path().as_os_str().as_encoded_bytes();
+    DatapathId(u64::from_be_bytes(stable_address(&[host.machine_id.as_bytes(), run_dir, name.as_str().as_bytes()]).1))
+}
+
+/// A locally administered unicast MAC address made from `parts`, the same for the same parts; also right-aligned in eight bytes.
+pub fn stable_address(parts: &[&[u8]]) -> ([u8; 6], [u8; 8]) {
+    // FNV-1a, with a separator after each part.
+    let bytes = parts.iter().flat_map(|part| part.iter().copied().chain([0xff]));
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let [_, _, mac @ ..] = hash.to_be_bytes();
+    let mac = [mac[0] & 0xfc | 0x02, mac[1], mac[2], mac[3], mac[4], mac[5]];
+    (mac, [0, 0, mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]])
+}
+
+#[cfg(test)]
+mod tests;
