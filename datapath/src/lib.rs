@@ -14,6 +14,7 @@ pub mod key;
 pub mod memory;
 pub mod port;
 pub mod tables;
+pub mod wire;
 
 /// Nanoseconds since an arbitrary start, never going back. A parameter of this type is named `now`.
 pub type Nanos = u64;

@@ -36,34 +36,14 @@ mod matching;
 pub use field::{Field, FieldInfo, FieldRange, Prerequisite};
 pub use matching::{FieldMatch, Match};
 
+pub use crate::wire::ipv6::exthdr;
+
 /// The bits of the field `ip_frag`.
 pub mod fragment {
     /// It is a fragment.
     pub const ANY: u8 = 1;
     /// It is not the first one, so that it has no transport header.
     pub const LATER: u8 = 2;
-}
-
-/// The bits of the field `ipv6_exthdr` (OpenFlow 1.3.5, 7.2.3.8, `OFPIEH_*`).
-pub mod exthdr {
-    /// A header that says that nothing follows.
-    pub const NO_NEXT: u16 = 1 << 0;
-    /// Encapsulating security payload.
-    pub const ESP: u16 = 1 << 1;
-    /// Authentication header.
-    pub const AUTH: u16 = 1 << 2;
-    /// One or two destination options headers.
-    pub const DEST: u16 = 1 << 3;
-    /// Fragment header.
-    pub const FRAG: u16 = 1 << 4;
-    /// Routing header.
-    pub const ROUTER: u16 = 1 << 5;
-    /// Hop-by-hop options header.
-    pub const HOP: u16 = 1 << 6;
-    /// A header came more often than it should.
-    pub const UNREP: u16 = 1 << 7;
-    /// Headers came in another order than the one preferred (RFC 8200, 4.1).
-    pub const UNSEQ: u16 = 1 << 8;
 }
 
 /// The words of a flow key.
