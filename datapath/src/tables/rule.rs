@@ -1,0 +1,190 @@
+//! Rules: OpenFlow's flow entries.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::instruction::{Instructions, OfAction};
+use crate::Nanos;
+use crate::classifier::{Classified, CompactMatch};
+use crate::key::Match;
+use crate::port::PortNo;
+
+/// A flow entry (OpenFlow 1.3.5, 5.2). It never changes: a modification puts another in its place, which shares its counters.
+#[derive(Debug)]
+pub struct Rule {
+    /// The table that it is in.
+    pub table: u8,
+    /// The higher, the sooner.
+    pub priority: u16,
+    /// The flows that it is for.
+    pub matching: CompactMatch,
+    /// The controller's mark.
+    pub cookie: u64,
+    /// What to do with the frames.
+    pub instructions: Instructions,
+    /// Seconds without a frame until it is removed; zero for never.
+    pub idle_timeout: u16,
+    /// Seconds since its creation until it is removed; zero for never.
+    pub hard_timeout: u16,
+    /// Its flags.
+    pub flags: RuleFlags,
+    /// When it was added.
+    pub created: Nanos,
+    /// When its instructions were last changed.
+    pub modified: Nanos,
+    /// What it was used for.
+    pub counters: Arc<RuleCounters>,
+}
+
+/// The frames that a rule was used for. Workers add what they counted by themselves, from time to time.
+#[derive(Debug, Default)]
+pub struct RuleCounters {
+    frames: AtomicU64,
+    bytes: AtomicU64,
+    used: AtomicU64,
+}
+
+impl RuleCounters {
+    /// No frames yet; the idle timeout starts at `now`.
+    pub fn new(now: Nanos) -> Self {
+        Self { frames: AtomicU64::new(0), bytes: AtomicU64::new(0), used: AtomicU64::new(now) }
+    }
+
+    /// Adds frames, the last of which came at `used`.
+    pub fn credit(&self, frames: u64, bytes: u64, used: Nanos) {
+        self.frames.fetch_add(frames, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.used.fetch_max(used, Ordering::Relaxed);
+    }
+
+    /// How many frames.
+    pub fn frames(&self) -> u64 {
+        self.frames.load(Ordering::Relaxed)
+    }
+
+    /// Their bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// When the last frame came, or when the rule was added.
+    pub fn used(&self) -> Nanos {
+        self.used.load(Ordering::Relaxed)
+    }
+}
+
+/// `OFPFF_*`: flags of a flow-mod and its rule (OpenFlow 1.3.5, 7.3.4.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RuleFlags(pub u16);
+
+impl RuleFlags {
+    /// Say when the rule is removed.
+    pub const SEND_FLOW_REM: Self = Self(1);
+    /// Refuse the rule if it overlaps another of its priority.
+    pub const CHECK_OVERLAP: Self = Self(1 << 1);
+    /// Start counting anew.
+    pub const RESET_COUNTS: Self = Self(1 << 2);
+    /// Frames need not be counted.
+    pub const NO_PKT_COUNTS: Self = Self(1 << 3);
+    /// Bytes need not be counted.
+    pub const NO_BYT_COUNTS: Self = Self(1 << 4);
+    /// All flags that there are.
+    pub const ALL: Self = Self(0x1f);
+
+    /// Whether all of `flags` are set.
+    pub fn contains(self, flags: Self) -> bool {
+        self.0 & flags.0 == flags.0
+    }
+}
+
+impl Rule {
+    /// Whether one of its actions outputs to `port` (OpenFlow 1.3.5, 6.4).
+    pub fn outputs_to(&self, port: PortNo) -> bool {
+        self.actions().any(|action| matches!(action, OfAction::Output { port: to, .. } if *to == port))
+    }
+
+    /// Whether one of its actions is the group `group`.
+    pub fn uses_group(&self, group: u32) -> bool {
+        self.actions().any(|action| *action == OfAction::Group(group))
+    }
+
+    fn actions(&self) -> impl Iterator<Item = &OfAction> {
+        self.instructions.apply.iter().chain(&self.instructions.write)
+    }
+}
+
+impl Classified for Arc<Rule> {
+    fn matching(&self) -> &CompactMatch {
+        &self.matching
+    }
+
+    fn priority(&self) -> u16 {
+        self.priority
+    }
+}
+
+/// Which rules a request is about (OpenFlow 1.3.5, 6.4): all conditions must hold.
+#[derive(Clone, Debug)]
+pub struct RuleFilter {
+    /// The table; all for [`RuleFilter::ALL_TABLES`].
+    pub table: u8,
+    /// Rules for these flows or some of them; with `priority`, for exactly these.
+    pub matching: Match,
+    /// Only the rule of this priority with exactly this match.
+    pub priority: Option<u16>,
+    /// The cookie, in the bits of `cookie_mask`.
+    pub cookie: u64,
+    /// The bits of the cookie that count.
+    pub cookie_mask: u64,
+    /// Only rules that output to this port; [`PortNo::ANY`] for no such condition.
+    pub out_port: PortNo,
+    /// Only rules that use this group; [`RuleFilter::ANY_GROUP`] for no such condition.
+    pub out_group: u32,
+}
+
+impl RuleFilter {
+    /// `OFPTT_ALL`.
+    pub const ALL_TABLES: u8 = 0xff;
+    /// `OFPG_ANY`.
+    pub const ANY_GROUP: u32 = 0xffff_ffff;
+    /// Every rule of every table.
+    pub const ALL: Self = Self {
+        table: Self::ALL_TABLES,
+        matching: Match::ANY,
+        priority: None,
+        cookie: 0,
+        cookie_mask: 0,
+        out_port: PortNo::ANY,
+        out_group: Self::ANY_GROUP,
+    };
+
+    /// Whether the conditions other than the table and the match hold.
+    pub(super) fn selects(&self, rule: &Rule) -> bool {
+        (rule.cookie ^ self.cookie) & self.cookie_mask == 0
+            && (self.out_port == PortNo::ANY || rule.outputs_to(self.out_port))
+            && (self.out_group == Self::ANY_GROUP || rule.uses_group(self.out_group))
+    }
+}
+
+/// A rule that was removed. Its counters are final once no worker uses the tables that had it.
+#[derive(Clone, Debug)]
+pub struct Removed {
+    /// The rule.
+    pub rule: Arc<Rule>,
+    /// Why.
+    pub reason: RemovedReason,
+}
+
+/// `OFPRR_*`: why a rule was removed (OpenFlow 1.3.5, 7.4.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum RemovedReason {
+    /// No frame for its idle timeout.
+    IdleTimeout = 0,
+    /// Its hard timeout passed.
+    HardTimeout = 1,
+    /// A controller deleted it.
+    Delete = 2,
+    /// Its group was deleted.
+    GroupDelete = 3,
+}
