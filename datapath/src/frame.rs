@@ -192,12 +192,17 @@ impl Batch {
         Self { frames: vec![Frame::empty(); BATCH], len: 0, loans: Loans::default(), owned: Vec::new(), rejected: [0; DropReason::COUNT] }
     }
 
-    /// Forgets all frames, and all loans.
+    /// Forgets all frames, all loans, and what was rejected.
     pub fn clear(&mut self) {
+        self.end_loans();
+        self.rejected = [0; DropReason::COUNT];
+    }
+
+    /// Forgets all frames and all loans; the counts of rejected frames stay. Whoever lent payloads calls it before they go away.
+    pub fn end_loans(&mut self) {
         self.len = 0;
         self.loans.clear();
         self.owned.clear();
-        self.rejected = [0; DropReason::COUNT];
     }
 
     /// The number of frames, duplicates included.
@@ -240,7 +245,7 @@ impl Batch {
     ///
     /// # Safety
     ///
-    /// The segments' bytes must stay mapped and readable until [`Batch::clear`] is called.
+    /// The segments' bytes must stay mapped and readable until [`Batch::clear`] or [`Batch::end_loans`] is called.
     pub unsafe fn push_loaned<'a>(&mut self, in_port: PortNo, offload: Offload, segments: impl IntoIterator<Item = Segment<'a>>) -> u16 {
         let payload_first = self.loans.len();
         if self.len == self.frames.len() {
