@@ -30,10 +30,15 @@
 //!
 //! An IPv4 frame fills words 0 to 5 only: less than a cache line. Words of things that a frame does not have are zero.
 
+mod extract;
 pub mod field;
+mod hash;
 mod matching;
+pub mod vlan;
 
+pub use extract::{extract, extract_frame};
 pub use field::{Field, FieldInfo, FieldRange, Prerequisite};
+pub use hash::hash;
 pub use matching::{FieldMatch, Match};
 
 pub use crate::wire::ipv6::exthdr;
