@@ -44,6 +44,7 @@ reasons! {
         ControllerQueueFull = "controller-queue-full", "The ingress port's queue towards the controllers is full.";
         NoController = "no-controller", "The frame was meant for a controller and none is connected.";
         BadDescriptor = "bad-descriptor", "The guest gave a descriptor chain that can't be a frame.";
+        QueueDisabled = "queue-disabled", "The guest sent the frame through a queue that it disabled.";
         TooLong = "too-long", "The frame is longer than the largest the switch takes.";
         BadOffload = "bad-offload", "The guest's virtio-net header contradicts the frame.";
     }
@@ -53,8 +54,7 @@ reasons! {
     /// Why a copy of a frame was not transmitted. Counted on its egress port.
     TxDrop {
         RingFull = "tx-ring-full", "The guest gave no free receive buffers.";
-        LinkDown = "tx-link-down", "No guest is connected, or its driver is not ready.";
-        QueueDisabled = "tx-queue-disabled", "The guest disabled the queue.";
+        LinkDown = "tx-link-down", "No guest is connected, or its driver is not ready, or has all its queues disabled.";
         TooLong = "tx-too-long", "The frame does not fit the guest's buffers or the port's MTU.";
         BadDescriptor = "tx-bad-descriptor", "The guest gave a receive buffer that can't be written.";
         Offload = "tx-offload", "The frame's segmentation can't be carried out for this port.";

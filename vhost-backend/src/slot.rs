@@ -40,11 +40,8 @@ impl<R> Slot<R> {
         }
     }
 
-    /// Uses the ring, if there is one, after whoever uses it now.
+    /// Uses the ring, if there is one, after whoever uses it now, be it the control thread: a change of the ring costs no frame.
     pub fn wait_use<T>(&self, with: impl FnOnce(&mut R) -> T) -> Option<T> {
-        if self.revoked.load(Ordering::Relaxed) {
-            return None;
-        }
         self.ring.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(with)
     }
 
