@@ -34,14 +34,18 @@ impl<R> Slot<R> {
         }
         match self.ring.try_lock() {
             Ok(mut ring) => ring.as_mut().map(with),
-            // A worker that panicked left a ring whose state is as it was after its last whole step.
+            // Should a worker have panicked: a ring is left in a state that is safe, if not useful.
             Err(TryLockError::Poisoned(ring)) => ring.into_inner().as_mut().map(with),
             Err(TryLockError::WouldBlock) => None,
         }
     }
 
-    /// Uses the ring, if there is one, after whoever uses it now, be it the control thread: a change of the ring costs no frame.
+    /// Uses the ring, if there is one, after whoever uses it now. The control thread goes first, and a change of
+    /// the ring costs no frame.
     pub fn wait_use<T>(&self, with: impl FnOnce(&mut R) -> T) -> Option<T> {
+        while self.revoked.load(Ordering::Relaxed) {
+            std::thread::yield_now();
+        }
         self.ring.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(with)
     }
 
