@@ -205,3 +205,6 @@ fn extract_other(kind: u16, datagram: &[u8], key: &mut FlowKey) {
         _ => (),
     }
 }
+
+#[cfg(test)]
+mod tests;
