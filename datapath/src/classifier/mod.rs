@@ -1,10 +1,38 @@
-//! Finds the rule of the highest priority that matches a flow.
+//! Finds the rule of the highest priority that matches a flow, and says which bits of the flow the answer depends on.
+//!
+//! **Tuple space search.** Rules whose matches have the same mask are a tuple; in a tuple, what a flow matches is found with one hash of the
+//! flow's masked words, whatever the number of rules. Tables have many rules but few masks, so a lookup is a walk over a few subtables, one for
+//! each mask. They are kept in the order of the highest priority in each, and the walk ends as soon as no subtable ahead can have a rule
+//! that beats the one found.
+//!
+//! **Bits examined.** A lookup that looks at a bit makes every cached answer that comes of it narrower. Flows that agree in all bits examined take
+//! the same walk to the same answer; so `examined` is what a megaflow has to match, and each bit that need not be looked at is worth
+//! many cache entries. Subtables that are not reached cost nothing. In a subtable that is reached, the words are looked at in
+//! [stages](crate::key::STAGES): metadata, L2, L3, L4. The hash of the words up to each stage is known for all rules of the subtable, and if no
+//! rule has the flow's, the words of the later stages are left alone. So a rule for one TCP port in one subnet does not make every
+//! frame's TCP port count, only those of that subnet. (Narrowing addresses down to the prefix that rules a match out, with tries, is left for
+//! when a real table asks for it: it multiplies the masks that the megaflow cache has to search.)
+//!
+//! **Copy on write.** The workers look up in a snapshot while the control thread edits its draft. A classifier is a list of `Arc`'d subtables,
+//! a subtable keeps its rules in `Arc`'d shards: a clone copies lists of pointers, and the first edit afterwards copies the one shard that it
+//! changes. Publishing one flow-mod in a table of 100,000 rules costs microseconds.
+//!
+//! **Memory.** A rule's match is stored once, as the words that its mask occupies ([`CompactMatch`]); the mask is shared by the subtable's
+//! rules. A subtable stores a pointer and a hash for each rule, and a hash for each stage before the last.
+//!
+//! Rules of equal priority may overlap; which of them is found is undefined in OpenFlow. Here it depends on the subtables' order, hence on the
+//! history of the table, but never on the lookup: the same snapshot always gives the same answer.
 
 mod mask;
+mod shards;
+mod subtable;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
 pub use mask::{Mask, mix, set_bits};
+use subtable::Subtable;
 
 use crate::key::{FLOW_WORDS, Flow, FlowMask, Match};
 
@@ -16,24 +44,19 @@ pub struct CompactMatch {
 }
 
 impl CompactMatch {
-    /// `matching`, made compact.
-    pub fn new(matching: &Match) -> Self {
-        let mask = Mask::new(matching.mask());
-        Self { key: mask.pack(matching.value()), mask: Arc::new(mask) }
-    }
-
     /// As it was.
     pub fn expand(&self) -> Match {
         Match::new(&self.mask.unpack(&self.key), self.mask.bits())
     }
 
     /// Whether it is for `flow`.
-    pub fn matches(&self, flow: &Flow) -> bool {
+    #[inline]
+    pub fn is_for(&self, flow: &Flow) -> bool {
         self.mask.matches(&self.key, flow)
     }
 }
 
-/// What a classifier holds.
+/// What a classifier holds: cheap to clone, as an `Arc` is.
 pub trait Classified: Clone {
     /// The flows that it is for.
     fn matching(&self) -> &CompactMatch;
@@ -41,62 +64,138 @@ pub trait Classified: Clone {
     fn priority(&self) -> u16;
 }
 
-/// A set of rules, no two of them with the same match and priority.
+/// A set of rules, no two of them with the same match and priority. A clone is cheap.
 #[derive(Clone, Debug)]
 pub struct Classifier<V> {
-    rules: Vec<V>,
+    /// By falling maximum priority.
+    subtables: Vec<Place<V>>,
+    len: usize,
+}
+
+/// A subtable, and what tells whether it is worth a visit.
+#[derive(Clone, Debug)]
+struct Place<V> {
+    max_priority: u16,
+    subtable: Arc<Subtable<V>>,
 }
 
 impl<V> Default for Classifier<V> {
     fn default() -> Self {
-        Self { rules: Vec::new() }
+        Self { subtables: Vec::new(), len: 0 }
     }
 }
 
 impl<V: Classified> Classifier<V> {
     /// The number of rules.
     pub fn len(&self) -> usize {
-        self.rules.len()
+        self.len
     }
 
     /// Whether there are no rules.
     pub fn is_empty(&self) -> bool {
-        self.rules.is_empty()
+        self.len == 0
+    }
+
+    /// The number of different masks.
+    pub fn mask_count(&self) -> usize {
+        self.subtables.len()
     }
 
     /// The rule of the highest priority that matches `flow`. Or-s into `examined` the bits that the answer depends on: every flow that agrees
     /// in them gets the same answer.
     pub fn lookup(&self, flow: &Flow, examined: &mut FlowMask) -> Option<&V> {
-        self.rules.iter().find(|rule| {
-            examined.include(rule.matching().mask.bits());
-            rule.matching().matches(flow)
-        })
+        let mut best: Option<&V> = None;
+        for place in &self.subtables {
+            if best.is_some_and(|best| best.priority() >= place.max_priority) {
+                break;
+            }
+            if let Some(found) = place.subtable.lookup(flow, examined)
+                && best.is_none_or(|best| found.priority() > best.priority())
+            {
+                best = Some(found);
+            }
+        }
+        best
+    }
+
+    /// `matching` made compact, for a rule to be inserted here: the mask is shared with the rules that there are.
+    pub fn compact(&self, matching: &Match) -> CompactMatch {
+        let mask = match self.find(matching.mask()) {
+            Some(at) => self.subtables[at].subtable.mask().clone(),
+            None => Arc::new(Mask::new(matching.mask())),
+        };
+        CompactMatch { key: mask.pack(matching.value()), mask }
     }
 
     /// The rule with exactly this match and priority.
     pub fn get(&self, matching: &Match, priority: u16) -> Option<&V> {
-        self.rules.iter().find(|rule| rule.priority() == priority && rule.matching().expand() == *matching)
+        self.subtables[self.find(matching.mask())?].subtable.get(matching, priority)
     }
 
     /// Adds a rule. Returns the one with the same match and priority that it takes the place of.
     pub fn insert(&mut self, rule: V) -> Option<V> {
-        let same = self.rules.iter_mut().find(|other| other.priority() == rule.priority() && other.matching() == rule.matching());
-        if let Some(same) = same {
-            return Some(std::mem::replace(same, rule));
-        }
-        let at = self.rules.partition_point(|other| other.priority() >= rule.priority());
-        self.rules.insert(at, rule);
-        None
+        let at = self.find(rule.matching().mask.bits()).unwrap_or_else(|| {
+            let subtable = Arc::new(Subtable::new(rule.matching().mask.clone()));
+            // The last place is right for priority zero.
+            self.subtables.push(Place { max_priority: 0, subtable });
+            self.subtables.len() - 1
+        });
+        let old = Arc::make_mut(&mut self.subtables[at].subtable).insert(rule);
+        self.len += usize::from(old.is_none());
+        self.reorder(at);
+        old
     }
 
     /// Removes the rule with exactly this match and priority.
     pub fn remove(&mut self, matching: &Match, priority: u16) -> Option<V> {
-        let at = self.rules.iter().position(|rule| rule.priority() == priority && rule.matching().expand() == *matching)?;
-        Some(self.rules.remove(at))
+        let at = self.find(matching.mask())?;
+        self.subtables[at].subtable.get(matching, priority)?;
+        let removed = Arc::make_mut(&mut self.subtables[at].subtable).remove(matching, priority)?;
+        self.len -= 1;
+        if self.subtables[at].subtable.is_empty() {
+            self.subtables.remove(at);
+        } else {
+            self.reorder(at);
+        }
+        Some(removed)
     }
 
-    /// All rules, in no particular order.
+    /// All rules.
     pub fn iter(&self) -> impl Iterator<Item = &V> {
-        self.rules.iter()
+        self.subtables.iter().flat_map(|place| place.subtable.iter())
+    }
+
+    /// The rules with exactly this match, whatever their priority.
+    fn with_match<'a>(&'a self, matching: &'a Match) -> impl Iterator<Item = &'a V> {
+        self.find(matching.mask()).into_iter().flat_map(|at| self.subtables[at].subtable.with_match(matching))
+    }
+
+    /// The rules for flows that all are among those of `matching`: those with that match or a more specific one.
+    pub fn included<'a>(&'a self, matching: &'a Match) -> impl Iterator<Item = &'a V> {
+        let narrower = self.subtables.iter().filter(|place| {
+            let mask = place.subtable.mask().bits();
+            mask != matching.mask() && mask.masked(matching.mask()) == *matching.mask()
+        });
+        self.with_match(matching).chain(narrower.flat_map(|place| place.subtable.included(matching)))
+    }
+
+    /// Whether a rule of this priority is for a flow that `matching` is for too.
+    pub fn overlaps(&self, matching: &Match, priority: u16) -> bool {
+        self.subtables.iter().any(|place| place.subtable.overlaps(matching, priority))
+    }
+
+    /// The place of the subtable with this mask.
+    fn find(&self, mask: &FlowMask) -> Option<usize> {
+        self.subtables.iter().position(|place| place.subtable.mask().bits() == mask)
+    }
+
+    /// Puts a subtable, whose rules changed, where its maximum priority belongs.
+    fn reorder(&mut self, at: usize) {
+        let max_priority = self.subtables[at].subtable.max_priority();
+        if self.subtables[at].max_priority != max_priority {
+            let place = Place { max_priority, ..self.subtables.remove(at) };
+            let at = self.subtables.partition_point(|other| other.max_priority >= max_priority);
+            self.subtables.insert(at, place);
+        }
     }
 }

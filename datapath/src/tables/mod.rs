@@ -19,7 +19,7 @@ pub use rule::{Removed, RemovedReason, Rule, RuleCounters, RuleFilter, RuleFlags
 pub use vlan::{VlanMode, VlanSet};
 
 use crate::Nanos;
-use crate::classifier::{Classifier, CompactMatch};
+use crate::classifier::Classifier;
 use crate::key::{Flow, FlowMask};
 use crate::port::PortNo;
 
@@ -143,7 +143,7 @@ impl Tables {
                 let rule = Rule {
                     table: flow_mod.table,
                     priority: flow_mod.priority,
-                    matching: CompactMatch::new(&flow_mod.matching),
+                    matching: self.tables[usize::from(flow_mod.table)].compact(&flow_mod.matching),
                     cookie: flow_mod.cookie,
                     instructions: flow_mod.instructions.clone(),
                     idle_timeout: flow_mod.idle_timeout,

@@ -1,0 +1,251 @@
+//! A hash table that is cheap to clone, and cheap to change after it was cloned.
+//!
+//! The entries are spread over shards, each behind an `Arc`. A clone copies the list of shards; a change copies the one shard that it is in, if
+//! a clone still shares it. With n entries there are about √n/2 shards of about 2√n entries, so both cost little even for a million entries.
+//! The number of shards grows by one at a time (linear hashing: shard `n` is split off the shard whose number is `n` without its highest
+//! bit), so that no single insertion pays for all.
+//!
+//! Within a shard: open addressing with linear probing; the 32-bit hashes lie side by side, apart from the values, so that a search that finds
+//! nothing usually reads one cache line.
+
+use std::sync::Arc;
+
+/// A multimap from 32-bit hashes to values. What makes two values the same is up to the caller.
+#[derive(Clone, Debug)]
+pub struct Shards<V> {
+    shards: Vec<Arc<Shard<V>>>,
+    len: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Shard<V> {
+    /// The hash of the value in each place; zero if there is none. Empty or a power of two in length.
+    hashes: Box<[u32]>,
+    values: Box<[Option<V>]>,
+    len: usize,
+}
+
+impl<V> Default for Shards<V> {
+    fn default() -> Self {
+        Self { shards: Vec::new(), len: 0 }
+    }
+}
+
+impl<V: Clone> Shards<V> {
+    /// Whether there are no values.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// All values, in an order that depends on their hashes and history only.
+    pub fn iter(&self) -> impl Iterator<Item = &V> {
+        self.shards.iter().flat_map(|shard| shard.values.iter().flatten())
+    }
+
+    /// Whether there is a value with this hash.
+    #[inline]
+    pub fn contains(&self, hash: u32) -> bool {
+        self.find(hash, |_| true).is_some()
+    }
+
+    /// A value with this hash that `is` the one.
+    #[inline]
+    pub fn find(&self, hash: u32, is: impl FnMut(&V) -> bool) -> Option<&V> {
+        let shard = self.shards.get(self.number(hash))?;
+        shard.values[shard.place(hash, is)?].as_ref()
+    }
+
+    /// All values with this hash.
+    pub fn find_all(&self, hash: u32) -> impl Iterator<Item = &V> {
+        self.shards.get(self.number(hash)).into_iter().flat_map(move |shard| shard.probe(hash)).filter_map(|(_, value)| value)
+    }
+
+    /// A value with this hash that `is` the one, to be changed.
+    pub fn find_mut(&mut self, hash: u32, is: impl FnMut(&V) -> bool) -> Option<&mut V> {
+        let number = self.number(hash);
+        let place = self.shards.get(number)?.place(hash, is)?;
+        Arc::make_mut(&mut self.shards[number]).values[place].as_mut()
+    }
+
+    /// Adds a value.
+    pub fn insert(&mut self, hash: u32, value: V) {
+        if self.len >= 4 * self.shards.len() * self.shards.len() {
+            self.split();
+        }
+        let number = self.number(hash);
+        Arc::make_mut(&mut self.shards[number]).insert(nonzero(hash), value);
+        self.len += 1;
+    }
+
+    /// Removes a value with this hash that `is` the one.
+    pub fn remove(&mut self, hash: u32, is: impl FnMut(&V) -> bool) -> Option<V> {
+        let number = self.number(hash);
+        let place = self.shards.get(number)?.place(hash, is)?;
+        self.len -= 1;
+        Arc::make_mut(&mut self.shards[number]).remove(place)
+    }
+
+    /// The shard for a hash.
+    #[inline]
+    fn number(&self, hash: u32) -> usize {
+        let ones = self.shards.len().next_power_of_two() - 1;
+        let number = nonzero(hash) as usize & ones;
+        if number < self.shards.len() { number } else { number & ones >> 1 }
+    }
+
+    /// Adds a shard: splits it off another.
+    fn split(&mut self) {
+        let number = self.shards.len();
+        self.shards.push(Arc::default());
+        if number > 0 {
+            let old = std::mem::take(&mut self.shards[number - (1 << number.ilog2())]);
+            let old = Arc::unwrap_or_clone(old);
+            for (hash, value) in old.hashes.into_iter().zip(old.values) {
+                if let Some(value) = value {
+                    let number = self.number(hash);
+                    Arc::make_mut(&mut self.shards[number]).insert(hash, value);
+                }
+            }
+        }
+    }
+}
+
+/// Zero marks a free place.
+#[inline]
+fn nonzero(hash: u32) -> u32 {
+    hash.max(1)
+}
+
+impl<V> Default for Shard<V> {
+    fn default() -> Self {
+        Self { hashes: Box::default(), values: Box::default(), len: 0 }
+    }
+}
+
+impl<V> Shard<V> {
+    /// The place where the search for a hash starts. The low bits of the hash chose the shard, so these are others.
+    fn start(&self, hash: u32) -> usize {
+        hash.rotate_left(16) as usize & (self.hashes.len() - 1)
+    }
+
+    /// The values with a hash, and their places.
+    #[inline]
+    fn probe(&self, hash: u32) -> impl Iterator<Item = (usize, Option<&V>)> {
+        let hash = nonzero(hash);
+        let ones = self.hashes.len().wrapping_sub(1);
+        let start = if self.len == 0 { 0 } else { self.start(hash) };
+        (0..self.hashes.len())
+            .map(move |step| (start + step) & ones)
+            .take_while(|place| self.hashes[*place] != 0)
+            .filter(move |place| self.hashes[*place] == hash)
+            .map(|place| (place, self.values[place].as_ref()))
+    }
+
+    #[inline]
+    fn place(&self, hash: u32, mut is: impl FnMut(&V) -> bool) -> Option<usize> {
+        self.probe(hash).find(|(_, value)| value.is_some_and(&mut is)).map(|(place, _)| place)
+    }
+
+    fn insert(&mut self, hash: u32, value: V) {
+        if (self.len + 1) * 4 > self.hashes.len() * 3 {
+            let capacity = (self.hashes.len() * 2).max(2);
+            let values = std::iter::repeat_with(|| None).take(capacity).collect();
+            let old = std::mem::replace(self, Self { hashes: vec![0; capacity].into(), values, len: 0 });
+            for (hash, value) in old.hashes.into_iter().zip(old.values) {
+                if let Some(value) = value {
+                    self.insert(hash, value);
+                }
+            }
+        }
+        let mut place = self.start(hash);
+        while self.hashes[place] != 0 {
+            place = (place + 1) & (self.hashes.len() - 1);
+        }
+        self.hashes[place] = hash;
+        self.values[place] = Some(value);
+        self.len += 1;
+    }
+
+    /// Takes the value out of `place` and closes the gap, so that every value can be reached from where its search starts.
+    fn remove(&mut self, place: usize) -> Option<V> {
+        let ones = self.hashes.len() - 1;
+        let removed = self.values[place].take();
+        self.hashes[place] = 0;
+        self.len -= 1;
+        let (mut gap, mut next) = (place, (place + 1) & ones);
+        while self.hashes[next] != 0 {
+            let from_start = next.wrapping_sub(self.start(self.hashes[next])) & ones;
+            if from_start >= next.wrapping_sub(gap) & ones {
+                self.hashes.swap(gap, next);
+                self.values.swap(gap, next);
+                gap = next;
+            }
+            next = (next + 1) & ones;
+        }
+        if self.len == 0 {
+            *self = Self::default();
+        }
+        removed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn sorted(mut values: Vec<(u32, u32)>) -> Vec<(u32, u32)> {
+        values.sort();
+        values
+    }
+
+    proptest! {
+        /// Few different hashes, some of them meeting in the same place, and clones that must not see later changes.
+        #[test]
+        fn works_like_a_vector(operations in prop::collection::vec((0..3u8, 0..40u32, 0..3u32, any::<bool>()), 0..400)) {
+            let mut shards = Shards::default();
+            let mut reference: Vec<(u32, u32)> = Vec::new();
+            let mut clones = Vec::new();
+            for (operation, key, value, clone) in operations {
+                let hash = (key % 8) | ((key / 8) << 16);
+                match operation {
+                    0 | 1 => {
+                        shards.insert(hash, (hash, value));
+                        reference.push((hash, value));
+                    }
+                    _ => {
+                        let at = reference.iter().position(|entry| *entry == (hash, value));
+                        prop_assert_eq!(shards.remove(hash, |entry| *entry == (hash, value)), at.map(|at| reference.swap_remove(at)));
+                    }
+                }
+                prop_assert_eq!(shards.find(hash, |entry| *entry == (hash, value)).is_some(), reference.contains(&(hash, value)));
+                prop_assert_eq!(shards.find_all(hash).filter(|entry| entry.0 == hash).count(), reference.iter().filter(|entry| entry.0 == hash).count());
+                prop_assert_eq!(shards.len, reference.len());
+                if clone && clones.len() < 5 {
+                    clones.push((shards.clone(), reference.clone()));
+                }
+            }
+            clones.push((shards, reference));
+            for (shards, reference) in clones {
+                prop_assert_eq!(sorted(shards.iter().copied().collect()), sorted(reference));
+            }
+        }
+    }
+
+    #[test]
+    fn a_change_copies_one_shard_of_many() {
+        let mut shards = Shards::default();
+        let hashes = |i: u32| i.wrapping_mul(0x9e37_79b9);
+        for i in 0..100_000 {
+            shards.insert(hashes(i), Arc::new(i));
+        }
+        let longest = shards.shards.iter().map(|shard| shard.len).max().unwrap_or(0);
+        assert!(shards.shards.len() < 200 && longest < 2000, "{} shards, the longest {longest}", shards.shards.len());
+        let published = shards.clone();
+        shards.remove(hashes(7), |value| **value == 7).expect("it is there");
+        let copied = shards.shards.iter().zip(&published.shards).filter(|(a, b)| !Arc::ptr_eq(a, b)).count();
+        assert_eq!(copied, 1);
+        assert!(published.find(hashes(7), |value| **value == 7).is_some());
+        assert!((0..100_000).all(|i| shards.find(hashes(i), |value| **value == i).is_some() == (i != 7)));
+    }
+}
