@@ -7,13 +7,13 @@
 
 use crate::drops::DropReason;
 use crate::frame::{Checksum, ETHERNET_HEADER, Frame};
-use crate::key::{Field, exthdr, fragment};
+use crate::key::Field;
 use crate::wire::arp::Arp;
 use crate::wire::checksum;
 use crate::wire::ethernet::ethertype;
 use crate::wire::icmp::{Nd, SOURCE_LINK_LAYER, TARGET_LINK_LAYER, find_link_layer};
 use crate::wire::ipv4::{FRAGMENT_OFFSET, Ipv4, MORE_FRAGMENTS, proto};
-use crate::wire::ipv6::{Ipv6, extensions};
+use crate::wire::ipv6::{Ipv6, extensions, exthdr};
 use crate::wire::sctp::Sctp;
 
 /// Where the Ethernet type, or the outermost tag's TPID, lies.
@@ -114,7 +114,9 @@ enum Cover {
     /// That of the IPv4 header.
     Ipv4Header,
     /// By the pseudo header, that of the transport; and that of an IPv4 header.
-    Address { destination: bool },
+    Address {
+        destination: bool,
+    },
     /// That of the transport, which has this IP protocol number.
     Transport(u8),
 }
@@ -152,7 +154,8 @@ fn place(frame: &Frame, field: Field) -> Result<Option<Place>, DropReason> {
         MplsTtl => place(network, 4, 0, Cover::None),
         PbbUca => place(network, 4, 27, Cover::None),
         PbbIsid => place(network, 4, 0, Cover::None),
-        TcpSrc | UdpSrc | SctpSrc | TcpDst | UdpDst | SctpDst | IcmpType | IcmpCode | Icmpv6Type | Icmpv6Code | NdTarget | NdSll | NdTll => {
+        TcpSrc | UdpSrc | SctpSrc | TcpDst | UdpDst | SctpDst | IcmpType | IcmpCode | Icmpv6Type | Icmpv6Code | NdTarget | NdSll
+        | NdTll => {
             if transport == 0 {
                 return if is_later_fragment(frame) { Ok(None) } else { Err(NOT_APPLICABLE) };
             }
@@ -203,9 +206,8 @@ fn is_later_fragment(frame: &Frame) -> bool {
     let Some(network) = behind(frame, frame.layout.network) else { return false };
     match network_type(frame) {
         Some(ethertype::IPV4) => Ipv4::new_checked(network).is_some_and(|ip| ip.flags_offset() & FRAGMENT_OFFSET != 0),
-        Some(ethertype::IPV6) => {
-            Ipv6::new_checked(network).is_some_and(|ip| extensions(ip.next_header(), &network[Ipv6::LEN..]).fragment & fragment::LATER != 0)
-        }
+        Some(ethertype::IPV6) => Ipv6::new_checked(network)
+            .is_some_and(|ip| extensions(ip.next_header(), &network[Ipv6::LEN..]).fragment.is_some_and(|offset| offset != 0)),
         _ => false,
     }
 }
@@ -232,7 +234,7 @@ fn upper_layer(frame: &Frame) -> Result<Option<Upper>, DropReason> {
     let ip = Ipv6::new_checked(network).ok_or(NOT_APPLICABLE)?;
     let found = extensions(ip.next_header(), &network[Ipv6::LEN..]);
     match found.proto {
-        _ if found.fragment & fragment::LATER != 0 => Ok(None),
+        _ if found.fragment.is_some_and(|offset| offset != 0) => Ok(None),
         Some(proto) => {
             let routed = found.seen & exthdr::ROUTER != 0 && is_routed(ip.next_header(), &network[Ipv6::LEN..]);
             Ok(Some(Upper { proto, at: start + Ipv6::LEN + found.len, routed }))
@@ -309,7 +311,7 @@ fn update_sctp(frame: &mut Frame, at: usize, port_at: usize, port: u16) -> Resul
         }
         Some(ethertype::IPV6) => {
             let ip = Ipv6::new_checked(network).ok_or(NOT_APPLICABLE)?;
-            let is_fragment = extensions(ip.next_header(), &network[Ipv6::LEN..]).fragment & fragment::ANY != 0;
+            let is_fragment = extensions(ip.next_header(), &network[Ipv6::LEN..]).fragment.is_some();
             (!is_fragment).then_some(Ipv6::LEN + usize::from(ip.payload_len()))
         }
         _ => None,
