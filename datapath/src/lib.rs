@@ -15,6 +15,7 @@ pub mod key;
 pub mod memory;
 pub mod port;
 pub mod tables;
+pub mod translate;
 pub mod wire;
 
 /// Nanoseconds since an arbitrary start, never going back. A parameter of this type is named `now`.

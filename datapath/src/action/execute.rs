@@ -21,16 +21,7 @@ pub fn execute(
         return Outcome::Forwarded;
     }
     let mut execution = Execution { slot, listed: false, outcome: Outcome::Dropped(reason), batch, outputs, controllers };
-    for action in actions {
-        match execution.step(action) {
-            Ok(true) => {}
-            Ok(false) => break,
-            Err(reason) => {
-                execution.dropped(reason);
-                break;
-            }
-        }
-    }
+    execution.list(actions);
     execution.outcome
 }
 
@@ -45,6 +36,17 @@ struct Execution<'a> {
 }
 
 impl Execution<'_> {
+    /// Carries actions out until one says to stop, or can't be carried out.
+    fn list(&mut self, actions: &[Action]) {
+        for action in actions {
+            match self.step(action) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(reason) => return self.dropped(reason),
+            }
+        }
+    }
+
     /// Carries one action out, and says whether to go on.
     fn step(&mut self, action: &Action) -> Result<bool, DropReason> {
         match action {
@@ -57,6 +59,13 @@ impl Execution<'_> {
             Action::Set { field, value, mask } => set::set_field(self.writable()?, *field, *value, *mask)?,
             Action::PushVlan(tpid) => set::push_vlan(self.writable()?, *tpid)?,
             Action::PopVlan => set::pop_vlan(self.writable()?)?,
+            Action::Copy(actions) => {
+                let slot = self.slot;
+                self.listed = true;
+                self.list(actions);
+                // The inner list may have listed the frame itself, before it changed anything.
+                (self.slot, self.listed) = (slot, true);
+            }
             Action::DecTtl { expired } => {
                 let ttl = set::ttl(self.batch.frame(self.slot))?;
                 if ttl <= 1 {

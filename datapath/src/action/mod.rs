@@ -46,6 +46,8 @@ pub enum Action {
     },
     /// Give the frame, as it is now, to the controllers.
     Controller(Box<ToController>),
+    /// Do this to a copy of the frame; what follows is done to the frame as it is now.
+    Copy(Box<[Action]>),
 }
 
 /// How a frame is given to the controllers.

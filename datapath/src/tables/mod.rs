@@ -36,6 +36,7 @@ pub struct Tables {
     macs: Arc<MacTable>,
     counters: Arc<[TableCounters]>,
     epoch: u64,
+    invalid_ttl_to_controller: bool,
 }
 
 /// What a table was used for; shared by all snapshots.
@@ -72,12 +73,24 @@ impl Tables {
             macs,
             counters: (0..TABLE_COUNT).map(|_| TableCounters::default()).collect(),
             epoch: 0,
+            invalid_ttl_to_controller: false,
         }
     }
 
     /// A number that grows with every change that can change what becomes of a frame.
     pub fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// Whether frames whose TTL ran out are given to the controllers, and not dropped.
+    pub fn invalid_ttl_to_controller(&self) -> bool {
+        self.invalid_ttl_to_controller
+    }
+
+    /// Says whether the controllers want the frames whose TTL ran out.
+    pub fn set_invalid_ttl_to_controller(&mut self, wanted: bool) {
+        self.invalid_ttl_to_controller = wanted;
+        self.epoch += 1;
     }
 
     /// The ports.

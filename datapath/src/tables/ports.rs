@@ -98,7 +98,7 @@ impl Ports {
     }
 
     /// All ports, in the order of their numbers.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Port>> {
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Port>> + Clone {
         self.sorted.iter()
     }
 

@@ -1,0 +1,199 @@
+//! What becomes of a frame: OpenFlow's tables, carried out once for a whole megaflow.
+//!
+//! [`translate`] takes a flow key through the tables and returns the flat actions for it. That would be interpretation, were it not for the
+//! mask that it returns as well: the bits of the key that the outcome depends on. Every key that agrees with this one in those bits
+//! has the same actions, so the caches may give them to it without asking again. The promise is strict, and holds for any words as a
+//! key, also for those that no frame has; a test flips every bit outside the mask and expects the very same actions.
+//!
+//! **How the mask comes about.** The pipeline's view of the frame, a [`crate::key::Flow`], changes on the way: actions write fields, and tables
+//! look at what was written. So each bit of it has an origin. A *written* bit no longer depends on the frame: the state words start as zeros,
+//! `set_field` and `load` write constants. Any other bit is that of the key, and whoever looks at it examines it: the lookups of
+//! a table (the classifier says which bits it went by), a prerequisite that decides whether an action applies, a `move`, which copies it - the copy
+//! is then a constant, since its source can't vary any more. Two origins are kept apart, because looking at once would cost too much:
+//!
+//! - A decremented TTL is *derived*. The actions do not depend on it (that it may run out is the executed action's affair), so a router's megaflow
+//!   is one for all TTLs. Only if a later table looks at it is the frame's TTL examined, all of it.
+//! - After `pop_vlan`, the outer tag's bits are those of the frame's inner tag.
+//!
+//! The ingress port is always examined: whether it receives is the first thing asked, and nothing is ever sent back to it unasked.
+//!
+//! **What else comes out.** [`Effects`]: the rules and tables to be credited with each frame, the learned addresses that the outcome rests on (the
+//! tables' epoch does not cover those: each is a dependency that can be checked with one load), and the sightings that keep them from ageing.
+//!
+//! **Bounds.** A translation makes at most [`LOOKUPS_MAX`] lookups, [`DEPTH_MAX`] deep, and [`ACTIONS_MAX`] actions; beyond, the frame is dropped,
+//! with a reason. A translation takes the snapshot as it is and changes nothing but the learned addresses, and these only if asked to.
+
+mod action_set;
+mod flow;
+mod normal;
+mod pipeline;
+
+use std::sync::Arc;
+
+use crate::Nanos;
+use crate::action::Action;
+use crate::drops::DropReason;
+use crate::key::{Flow, FlowKey, KeyMask};
+use crate::port::PortNo;
+use crate::tables::instruction::OfAction;
+use crate::tables::{MacDependency, Rule, RuleCounters, Tables};
+use action_set::ActionSet;
+use pipeline::Pipeline;
+
+/// The most lookups in one translation.
+pub const LOOKUPS_MAX: usize = 4096;
+/// How deep resubmits may nest.
+pub const DEPTH_MAX: usize = 64;
+/// The most actions that a translation may give.
+pub const ACTIONS_MAX: usize = 4096;
+
+/// What becomes of all frames of a megaflow.
+#[derive(Clone, Debug)]
+pub struct Translation {
+    /// What to do with each of them.
+    pub actions: Box<[Action]>,
+    /// Why a frame is dropped for which these actions do nothing.
+    pub reason: DropReason,
+    /// The bits of the key that all of this depends on.
+    pub mask: KeyMask,
+    /// What each frame is to be accounted to, and what the actions rest on.
+    pub effects: Effects,
+}
+
+/// What a translation leaves to be done for each frame, and what it rests on apart from the tables.
+#[derive(Clone, Debug, Default)]
+pub struct Effects {
+    /// The rules that matched, in this order; a rule that matched twice is here twice.
+    rules: Box<[Arc<RuleCounters>]>,
+    lookups: Box<[Lookup]>,
+    sightings: Box<[Sighting]>,
+    dependencies: Box<[MacDependency]>,
+}
+
+/// One lookup in a table.
+#[derive(Clone, Copy, Debug)]
+struct Lookup {
+    table: u8,
+    matched: bool,
+}
+
+/// An Ethernet address that was seen as a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Sighting {
+    vlan: u16,
+    mac: u64,
+    port: PortNo,
+}
+
+impl Effects {
+    /// Credits frames, the last of which came at `used`, to the rules and tables, and keeps the learned addresses young.
+    pub fn credit(&self, tables: &Tables, frames: u64, bytes: u64, used: Nanos) {
+        for rule in &self.rules {
+            rule.credit(frames, bytes, used);
+        }
+        for lookup in &self.lookups {
+            tables.counters(lookup.table).credit(frames, if lookup.matched { frames } else { 0 });
+        }
+        for sighting in &self.sightings {
+            tables.macs().refresh(sighting.vlan, sighting.mac, sighting.port, used);
+        }
+    }
+
+    /// Whether the learned addresses still say what the translation went by.
+    #[inline]
+    pub fn is_current(&self, tables: &Tables) -> bool {
+        self.dependencies.iter().all(|dependency| tables.macs().is_current(dependency))
+    }
+
+    /// Whether the translation went by learned addresses at all.
+    pub fn relies_on_learning(&self) -> bool {
+        !self.dependencies.is_empty()
+    }
+
+    /// The counters of the rules that matched, in this order.
+    pub fn rules(&self) -> &[Arc<RuleCounters>] {
+        &self.rules
+    }
+}
+
+/// Memory that translations use again.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    actions: Vec<Action>,
+    rules: Vec<Arc<RuleCounters>>,
+    lookups: Vec<Lookup>,
+    sightings: Vec<Sighting>,
+    dependencies: Vec<MacDependency>,
+    action_set: ActionSet,
+}
+
+impl Scratch {
+    fn clear(&mut self) {
+        self.actions.clear();
+        self.rules.clear();
+        self.lookups.clear();
+        self.sightings.clear();
+        self.dependencies.clear();
+        self.action_set.clear();
+    }
+}
+
+/// Translates a key, from table 0. If `learn`, NORMAL learns the frame's source address; a revalidation or an audit, for which no frame came in, does not.
+pub fn translate(tables: &Tables, key: &FlowKey, now: Nanos, scratch: &mut Scratch, learn: bool) -> Translation {
+    Pipeline::new(tables, key, now, scratch, learn, &mut ()).translate_frame()
+}
+
+/// Translates the actions of a packet-out (OpenFlow 1.3.5, 7.3.7), in which [`PortNo::TABLE`] means the tables. The key's ingress port is the one that
+/// the message names; if it is none of the switch's, nothing is learned.
+pub fn translate_actions(tables: &Tables, actions: &[OfAction], key: &FlowKey, now: Nanos, scratch: &mut Scratch) -> Translation {
+    Pipeline::new(tables, key, now, scratch, true, &mut ()).translate_list(actions)
+}
+
+/// Translates a key as [`translate`] does, without learning, and says each step to `observer`.
+pub fn trace(tables: &Tables, key: &FlowKey, now: Nanos, scratch: &mut Scratch, observer: &mut dyn Observer) -> Translation {
+    Pipeline::new(tables, key, now, scratch, false, observer).translate_frame()
+}
+
+/// Is told the steps of a translation.
+pub trait Observer {
+    /// The next step.
+    fn observe(&mut self, step: Step<'_>);
+}
+
+/// Watching nothing costs nothing.
+impl Observer for () {
+    #[inline(always)]
+    fn observe(&mut self, _: Step<'_>) {}
+}
+
+/// A step of a translation.
+#[derive(Clone, Copy, Debug)]
+pub enum Step<'a> {
+    /// A table was searched.
+    Lookup {
+        /// Which.
+        table: u8,
+        /// For this.
+        flow: &'a Flow,
+        /// The rule that matched.
+        rule: Option<&'a Rule>,
+    },
+    /// An action is carried out; those that it leads to follow, until its end.
+    Action(&'a OfAction),
+    /// The actions that a resubmit led to are done.
+    Return,
+    /// The action set is carried out next.
+    ActionSet,
+    /// NORMAL found the frame's VLAN.
+    Vlan(u16),
+    /// NORMAL learns that this address is in this VLAN on this port.
+    Learn(u16, u64, PortNo),
+    /// NORMAL knows that the destination is on this port.
+    Known(PortNo),
+    /// NORMAL sends to all ports of the VLAN.
+    Flood,
+    /// An action does nothing, or the frame is dropped.
+    Stopped(DropReason),
+    /// A flat action was made.
+    Made(&'a Action),
+}
