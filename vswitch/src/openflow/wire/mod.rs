@@ -267,3 +267,6 @@ fn experimenter_error(experimenter: u32) -> ErrorCode {
         _ => BadRequest::BadExperimenter.into(),
     }
 }
+
+#[cfg(test)]
+mod tests;

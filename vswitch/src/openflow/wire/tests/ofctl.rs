@@ -1,0 +1,47 @@
+//! What `ovs-ofctl` reads in our messages.
+
+use super::*;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+/// The text that `ovs-ofctl` prints for messages that follow each other. `None`, loudly, if it is not installed.
+pub fn print(stream: Vec<u8>) -> Option<String> {
+    let mut command = Command::new("ovs-ofctl");
+    command.args(["ofp-parse", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let Ok(mut child) = command.spawn() else {
+        eprintln!("SKIPPED: ovs-ofctl is not installed (Debian package openvswitch-common), so nothing was compared with it");
+        return None;
+    };
+    let mut input = child.stdin.take().unwrap();
+    let writer = std::thread::spawn(move || input.write_all(&stream));
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some(String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn every_message_is_read_as_it_was_meant() {
+    let mut stream = Vec::new();
+    for (xid, message) in samples().iter().enumerate() {
+        encode(message, xid as u32, &mut stream);
+    }
+    if let Some(text) = print(stream) {
+        for (line, expected) in text.lines().zip(include_str!("ofctl.txt").lines()) {
+            assert_eq!(line, expected);
+        }
+        assert_eq!(text.lines().count(), include_str!("ofctl.txt").lines().count());
+    }
+}
+
+#[test]
+fn every_error_is_one_that_ovs_ofctl_knows() {
+    let mut stream = Vec::new();
+    for error in ErrorCode::ALL {
+        encode(&Message::Error(Error::new(*error, &bytes(&Message::FeaturesRequest, 0))), 0, &mut stream);
+    }
+    let Some(text) = print(stream) else { return };
+    // A code that is not the standard's is printed as a decoding error.
+    assert!(!text.contains("***"), "{text}");
+    assert_eq!(text.lines().filter(|line| line.starts_with("OFPT_ERROR")).count(), ErrorCode::ALL.len());
+}
