@@ -1,5 +1,12 @@
 //! The harness of the scenarios: fake guests, real guests, and the switch as a child process.
+//!
+//! It panics, with what went wrong and what to look at, where a test can't go on. Whatever it starts lives in a temporary
+//! directory of its own and ends with its owner, so that scenarios can run side by side.
 
 pub mod driver;
 pub mod frontend;
+pub mod guest;
 pub mod hub;
+pub mod process;
+pub mod switch;
+pub mod target;

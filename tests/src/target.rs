@@ -1,0 +1,44 @@
+//! Where things lie in cargo's target directory: the switch under test and the guest image.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// The directory of the profile that this program was built with, such as `target/debug`, and the target directory above it.
+fn profile_dir() -> &'static (PathBuf, PathBuf) {
+    static DIRS: OnceLock<(PathBuf, PathBuf)> = OnceLock::new();
+    DIRS.get_or_init(|| {
+        let exe = std::env::current_exe().expect("the running program has a path");
+        let dir = exe.parent().expect("a program lies in a directory");
+        let profile = if dir.ends_with("deps") || dir.ends_with("examples") { dir.parent().expect("deps lies in a profile") } else { dir };
+        let target = profile.parent().expect("a profile lies in a target directory");
+        (profile.to_owned(), target.to_owned())
+    })
+}
+
+/// The `vswitch` program, built from the current sources in the profile that the calling test was built in.
+pub fn vswitch() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let (profile, target) = profile_dir();
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+        cargo.args(["build", "--quiet", "--package", "vswitch", "--target-dir"]).arg(target).current_dir(env!("CARGO_MANIFEST_DIR"));
+        if profile.ends_with("release") {
+            cargo.arg("--release");
+        }
+        let status = cargo.status().unwrap_or_else(|error| panic!("cargo does not start: {error}"));
+        assert!(status.success(), "vswitch does not build");
+        profile.join("vswitch")
+    })
+}
+
+/// The directory of the guest image: `vmlinux`, `initramfs.cpio`, and boot snapshots.
+pub fn guest_image() -> PathBuf {
+    let image = profile_dir().1.join("guest-image");
+    assert!(
+        image.join("initramfs.cpio").exists(),
+        "there is no guest image in {}: run scripts/setup, then guest-images/build",
+        image.display()
+    );
+    image
+}
