@@ -2,6 +2,10 @@
 //!
 //! As everywhere, rx is towards the switch and tx is from the switch. A port says nothing here of NICs, rings or descriptors.
 
+mod dummy;
+
+pub use dummy::DummyPort;
+
 use crate::drops::TxDrop;
 use crate::frame::Batch;
 
