@@ -8,6 +8,7 @@
 //! frames by output; each [`port::Output`] is given its frames in one call. [`worker`] is that loop.
 
 pub mod action;
+pub mod cache;
 pub mod classifier;
 pub mod drops;
 pub mod frame;
@@ -17,6 +18,7 @@ pub mod port;
 pub mod tables;
 pub mod translate;
 pub mod wire;
+pub mod worker;
 
 /// Nanoseconds since an arbitrary start, never going back. A parameter of this type is named `now`.
 pub type Nanos = u64;

@@ -23,7 +23,7 @@
 //! Rules of equal priority may overlap; which of them is found is undefined in OpenFlow. Here it depends on the subtables' order, hence on the
 //! history of the table, but never on the lookup: the same snapshot always gives the same answer.
 
-mod mask;
+pub(crate) mod mask;
 mod shards;
 mod subtable;
 #[cfg(test)]

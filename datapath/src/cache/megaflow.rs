@@ -1,0 +1,413 @@
+//! The megaflow cache: tuple space search over masked keys, without priorities.
+//!
+//! A megaflow says that every frame whose key agrees with its own in the bits of a mask has the same actions. Megaflows of one mask share a
+//! *subtable*, a hash table of masked keys. The megaflows that are current are disjoint, so the first match wins and the subtables can be
+//! searched in any order: the most used first.
+//!
+//! What a hit touches lies together in a [`Megaflow`]'s two cache lines: the first has the masked key, the second the actions and counters.
+//! What only translation, settling and people need is in [`Origin`], beside it.
+
+use std::collections::HashMap;
+
+use super::{CacheLimits, FlowId};
+use crate::Nanos;
+use crate::action::Action;
+use crate::classifier::mask::{Mask, mix, set_bits};
+use crate::drops::DropReason;
+use crate::key::{FlowKey, KEY_WORDS, KeyMask};
+use crate::memory::prefetch;
+use crate::port::PortNo;
+use crate::translate::{Effects, Translation};
+
+/// Masked words that are kept beside the counters; an IPv4 key has no more.
+const INLINE_WORDS: usize = 6;
+/// The subtable of a place that is not in use.
+const NOWHERE: u16 = u16::MAX;
+
+/// The megaflows of one mask: open addressing with linear probing over (hash, place) pairs. Empty slots have place [`u32::MAX`].
+struct Subtable {
+    mask: Mask<KEY_WORDS>,
+    slots: Vec<(u32, u32)>,
+    len: usize,
+    /// Hits since the subtables were last ranked.
+    hits: u64,
+    /// The port whose frames brought this mask in; it counts against that port's share.
+    cause: PortNo,
+}
+
+impl Subtable {
+    const EMPTY: (u32, u32) = (0, u32::MAX);
+
+    fn new(mask: &KeyMask, cause: PortNo) -> Self {
+        Self { mask: Mask::new(mask), slots: vec![Self::EMPTY; 16], len: 0, hits: 0, cause }
+    }
+
+    #[inline]
+    fn hash(&self, key: &FlowKey, seed: u64) -> u32 {
+        let hash = self.mask.hash(key, seed);
+        (hash >> 32) as u32 ^ hash as u32
+    }
+
+    /// The places whose hash is `hash`, in probing order.
+    #[inline]
+    fn probe(&self, hash: u32) -> impl Iterator<Item = u32> {
+        let last = self.slots.len() - 1;
+        (0..=last)
+            .map(move |step| self.slots[(hash as usize + step) & last])
+            .take_while(|slot| *slot != Self::EMPTY)
+            .filter(move |slot| slot.0 == hash)
+            .map(|slot| slot.1)
+    }
+
+    fn insert(&mut self, hash: u32, place: u32) {
+        if (self.len + 1) * 2 > self.slots.len() {
+            let larger = vec![Self::EMPTY; self.slots.len() * 2];
+            for slot in std::mem::replace(&mut self.slots, larger) {
+                if slot != Self::EMPTY {
+                    self.settle(slot);
+                }
+            }
+        }
+        self.settle((hash, place));
+        self.len += 1;
+    }
+
+    /// Puts a slot where probing finds it. There is an empty one: the table is at most half full.
+    fn settle(&mut self, slot: (u32, u32)) {
+        let last = self.slots.len() - 1;
+        let mut at = slot.0 as usize & last;
+        while self.slots[at] != Self::EMPTY {
+            at = (at + 1) & last;
+        }
+        self.slots[at] = slot;
+    }
+
+    fn remove(&mut self, hash: u32, place: u32) {
+        let last = self.slots.len() - 1;
+        let mut at = hash as usize & last;
+        while self.slots[at] != (hash, place) {
+            debug_assert!(self.slots[at] != Self::EMPTY, "a megaflow is in its subtable");
+            at = (at + 1) & last;
+        }
+        self.slots[at] = Self::EMPTY;
+        self.len -= 1;
+        // Whatever follows without a gap may have been pushed on by the slot that is gone: put it in again.
+        loop {
+            at = (at + 1) & last;
+            let slot = std::mem::replace(&mut self.slots[at], Self::EMPTY);
+            if slot == Self::EMPTY {
+                return;
+            }
+            self.settle(slot);
+        }
+    }
+}
+
+/// What a hit needs.
+#[repr(align(64))]
+pub struct Megaflow {
+    key: [u64; INLINE_WORDS],
+    subtable: u16,
+    /// Whether the translation used learned addresses, and so can go stale within an epoch.
+    pub(super) learned: bool,
+    hash: u32,
+    // The second line starts here.
+    /// The epoch of the tables that the actions come from.
+    pub(super) epoch: u64,
+    /// What to do.
+    pub(crate) actions: Box<[Action]>,
+    /// The outcome of a frame for which `actions` do nothing.
+    pub(crate) reason: DropReason,
+    /// Frames since the counters were last settled.
+    pub(super) frames: u64,
+    /// Their bytes.
+    pub(super) bytes: u64,
+    /// When the last of them came.
+    pub(super) used: Nanos,
+}
+
+impl Megaflow {
+    /// Whether a translation says the same.
+    pub(super) fn says(&self, translation: &Translation) -> bool {
+        self.actions == translation.actions && self.reason == translation.reason
+    }
+
+    /// Takes over what a newer translation under the same mask says. The counters were settled.
+    pub(super) fn renew(&mut self, origin: &mut Origin, translation: Translation, epoch: u64) {
+        self.learned = translation.effects.relies_on_learning();
+        self.epoch = epoch;
+        self.actions = translation.actions;
+        self.reason = translation.reason;
+        origin.effects = translation.effects;
+    }
+}
+
+/// Where a megaflow comes from, and what it owes.
+pub struct Origin {
+    /// The key, outside the mask zero.
+    pub key: FlowKey,
+    /// The port whose frame brought it in.
+    in_port: PortNo,
+    /// What each frame is to be credited to, and what the translation relied on.
+    pub(super) effects: Effects,
+    /// When it was installed.
+    pub created: Nanos,
+    /// Frames that were settled.
+    pub frames: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// Why a megaflow was not installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// The cache, or the ingress port's share of it, has no room.
+    Entries,
+    /// The ingress port brought in as many masks as it may.
+    Masks,
+}
+
+/// See the module.
+pub struct Megaflows {
+    flows: Vec<Megaflow>,
+    origins: Vec<Origin>,
+    free: Vec<u32>,
+    subtables: Vec<Subtable>,
+    /// The subtables in use, most used first.
+    ranking: Vec<u16>,
+    per_port: HashMap<PortNo, PortShare>,
+    limits: CacheLimits,
+    seed: u64,
+}
+
+#[derive(Default)]
+struct PortShare {
+    entries: usize,
+    masks: usize,
+}
+
+impl Megaflows {
+    pub(super) fn new(limits: CacheLimits, seed: u64) -> Self {
+        Self {
+            flows: Vec::new(),
+            origins: Vec::new(),
+            free: Vec::new(),
+            subtables: Vec::new(),
+            ranking: Vec::new(),
+            per_port: HashMap::new(),
+            limits,
+            seed,
+        }
+    }
+
+    /// The number of megaflows.
+    pub fn len(&self) -> usize {
+        self.flows.len() - self.free.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The number of masks.
+    pub fn masks(&self) -> usize {
+        self.ranking.len()
+    }
+
+    /// Brings a megaflow closer.
+    #[inline]
+    pub(super) fn prefetch(&self, id: FlowId) {
+        if let Some(flow) = self.flows.get(id.0 as usize) {
+            prefetch(flow);
+            prefetch(&flow.epoch);
+        }
+    }
+
+    /// Whether `key` is in the megaflow `id`, which may be the number of one that is gone.
+    #[inline]
+    pub(super) fn contains(&self, id: FlowId, key: &FlowKey) -> bool {
+        let Some(flow) = self.flows.get(id.0 as usize) else { return false };
+        let Some(subtable) = self.subtables.get(usize::from(flow.subtable)) else { return false };
+        self.agrees(id.0, flow, &subtable.mask, key)
+    }
+
+    #[inline]
+    fn agrees(&self, place: u32, flow: &Megaflow, mask: &Mask<KEY_WORDS>, key: &FlowKey) -> bool {
+        let bits = mask.bits();
+        let mut words = set_bits(mask.occupied());
+        let differing = flow.key[..mask.packed_len().min(INLINE_WORDS)]
+            .iter()
+            .zip(&mut words)
+            .fold(0, |differing, (value, i)| differing | (key.0[i] & bits.0[i]) ^ value);
+        differing == 0
+            && (mask.packed_len() <= INLINE_WORDS || {
+                let whole = &self.origins[place as usize].key;
+                words.all(|i| key.0[i] & bits.0[i] == whole.0[i])
+            })
+    }
+
+    /// The megaflow that `key` is in.
+    pub(super) fn lookup(&mut self, key: &FlowKey) -> Option<FlowId> {
+        let found = self.ranking.iter().find_map(|number| {
+            let subtable = &self.subtables[usize::from(*number)];
+            let hash = subtable.hash(key, self.seed);
+            let place = subtable.probe(hash).find(|place| self.agrees(*place, &self.flows[*place as usize], &subtable.mask, key))?;
+            Some((*number, place))
+        });
+        let (number, place) = found?;
+        self.subtables[usize::from(number)].hits += 1;
+        Some(FlowId(place))
+    }
+
+    /// Whether a frame of `in_port` may install a megaflow under `mask`.
+    pub(super) fn room(&self, in_port: PortNo, mask: &KeyMask) -> Result<(), Full> {
+        let (entries, masks) = self.per_port.get(&in_port).map_or((0, 0), |share| (share.entries, share.masks));
+        if self.len() >= self.limits.megaflows || entries >= self.limits.megaflows_per_port {
+            return Err(Full::Entries);
+        }
+        let known = self.ranking.iter().any(|number| self.subtables[usize::from(*number)].mask.bits() == mask);
+        if !known && (masks >= self.limits.masks_per_port || self.ranking.len() >= usize::from(NOWHERE)) {
+            return Err(Full::Masks);
+        }
+        Ok(())
+    }
+
+    /// The hash of the megaflow that `key` would be in under `mask`.
+    pub(super) fn hash(&self, key: &FlowKey, mask: &KeyMask) -> u64 {
+        key.0.iter().zip(&mask.0).fold(self.seed, |hash, (word, bits)| mix(mix(hash, word & bits), *bits))
+    }
+
+    /// Installs a megaflow: [`Megaflows::room`] was asked, and there is none that contains the key.
+    pub(super) fn insert(&mut self, in_port: PortNo, key: &FlowKey, translation: Translation, epoch: u64, now: Nanos) -> FlowId {
+        let number = self.subtable_of(&translation.mask, in_port);
+        self.per_port.entry(in_port).or_default().entries += 1;
+        let subtable = &mut self.subtables[usize::from(number)];
+        let hash = subtable.hash(key, self.seed);
+        let mut inline = [0; INLINE_WORDS];
+        for (value, word) in inline.iter_mut().zip(subtable.mask.pack(key)) {
+            *value = word;
+        }
+        let learned = translation.effects.relies_on_learning();
+        let flow = Megaflow {
+            key: inline,
+            subtable: number,
+            learned,
+            hash,
+            epoch,
+            actions: translation.actions,
+            reason: translation.reason,
+            frames: 0,
+            bytes: 0,
+            used: now,
+        };
+        let origin =
+            Origin { key: key.masked(&translation.mask), in_port, effects: translation.effects, created: now, frames: 0, bytes: 0 };
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.flows[place as usize] = flow;
+                self.origins[place as usize] = origin;
+                place
+            }
+            None => {
+                self.flows.push(flow);
+                self.origins.push(origin);
+                (self.flows.len() - 1) as u32
+            }
+        };
+        subtable.insert(hash, place);
+        FlowId(place)
+    }
+
+    fn subtable_of(&mut self, mask: &KeyMask, cause: PortNo) -> u16 {
+        if let Some(number) = self.ranking.iter().find(|number| self.subtables[usize::from(**number)].mask.bits() == mask) {
+            return *number;
+        }
+        self.per_port.entry(cause).or_default().masks += 1;
+        // A subtable that is empty is out of the ranking, and its place is free.
+        let number = self.subtables.iter().position(|subtable| subtable.len == 0).unwrap_or_else(|| {
+            self.subtables.push(Subtable::new(mask, cause));
+            self.subtables.len() - 1
+        });
+        self.subtables[number] = Subtable::new(mask, cause);
+        self.ranking.push(number as u16);
+        number as u16
+    }
+
+    /// Removes a megaflow whose counters were settled.
+    pub(super) fn remove(&mut self, id: FlowId) {
+        let flow = &mut self.flows[id.0 as usize];
+        let number = std::mem::replace(&mut flow.subtable, NOWHERE);
+        flow.actions = Box::default();
+        let hash = flow.hash;
+        let origin = &mut self.origins[id.0 as usize];
+        origin.effects = Effects::default();
+        let in_port = origin.in_port;
+        let subtable = &mut self.subtables[usize::from(number)];
+        subtable.remove(hash, id.0);
+        let (cause, empty) = (subtable.cause, subtable.len == 0);
+        if empty {
+            self.ranking.retain(|ranked| *ranked != number);
+        }
+        self.release_share(in_port, |share| share.entries -= 1);
+        if empty {
+            self.release_share(cause, |share| share.masks -= 1);
+        }
+        self.free.push(id.0);
+    }
+
+    fn release_share(&mut self, port: PortNo, release: impl FnOnce(&mut PortShare)) {
+        if let Some(share) = self.per_port.get_mut(&port) {
+            release(share);
+            if share.entries == 0 && share.masks == 0 {
+                self.per_port.remove(&port);
+            }
+        }
+    }
+
+    /// Puts the most used subtables first, and halves what is remembered of their use.
+    pub(super) fn rank(&mut self) {
+        let subtables = &mut self.subtables;
+        self.ranking.sort_by_key(|number| std::cmp::Reverse(subtables[usize::from(*number)].hits));
+        for number in &self.ranking {
+            subtables[usize::from(*number)].hits /= 2;
+        }
+    }
+
+    /// The number of places, used or not: [`Megaflows::at`] takes the numbers below it.
+    pub(super) fn places(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// The megaflow at a place, if there is one.
+    pub(super) fn at(&self, place: usize) -> Option<FlowId> {
+        self.flows.get(place).filter(|flow| flow.subtable != NOWHERE).map(|_| FlowId(place as u32))
+    }
+
+    /// What a hit needs of a megaflow.
+    #[inline]
+    pub(super) fn flow(&self, id: FlowId) -> &Megaflow {
+        &self.flows[id.0 as usize]
+    }
+
+    /// The same, to be changed.
+    #[inline]
+    pub(super) fn flow_mut(&mut self, id: FlowId) -> &mut Megaflow {
+        &mut self.flows[id.0 as usize]
+    }
+
+    /// Where a megaflow comes from.
+    pub(super) fn origin(&self, id: FlowId) -> &Origin {
+        &self.origins[id.0 as usize]
+    }
+
+    /// Both parts, to be changed.
+    pub(super) fn parts_mut(&mut self, id: FlowId) -> (&mut Megaflow, &mut Origin) {
+        (&mut self.flows[id.0 as usize], &mut self.origins[id.0 as usize])
+    }
+
+    /// The mask of a megaflow.
+    pub(super) fn mask(&self, id: FlowId) -> &KeyMask {
+        self.subtables[usize::from(self.flow(id).subtable)].mask.bits()
+    }
+}

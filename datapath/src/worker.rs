@@ -1,0 +1,585 @@
+//! The worker: takes frames, finds their actions, carries them out, gives buffers back. One thread drives one worker.
+//!
+//! A *breath* serves every queue of the worker once, up to [`BATCH`] frames each, and runs each batch to completion: extract all keys, ask the
+//! microflow cache for all candidates, then, in the order of the frames, confirm or search or translate, and carry out; at the end every
+//! output gets its frames in one call, and the source its buffers. Nothing is kept between batches, so that between two breaths no
+//! frame is under way: that is when a new snapshot of the tables is taken up, when it is acknowledged, and when a queue can be taken away.
+//!
+//! Ports are served in turn. A translation costs as much as [`UPCALL_COST`] frames, and a port that causes many is passed over for as many
+//! breaths as it took more than its share, as long as others have work: a guest that scans pays with its own traffic.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::Nanos;
+use crate::action::{Controllers, Outcome, OutputSets, execute};
+use crate::cache::{CacheLimits, CachedFlow, FlowCache, FlowId, Found};
+use crate::drops::DropReason;
+use crate::frame::{BATCH, Batch, Offload};
+use crate::key::{self, FlowKey};
+use crate::port::{PortNo, RxQueue};
+use crate::tables::instruction::OfAction;
+use crate::tables::{PortStripe, Tables};
+use crate::translate::{Scratch, translate_actions};
+
+/// What a translation costs its port, in frames.
+const UPCALL_COST: u32 = 16;
+/// The most that a port can owe, in frames: a scan is forgotten soon after it ends.
+const DEBT_MAX: u32 = 1 << 12;
+/// Megaflows looked after in one call of [`Worker::maintain`].
+const REVALIDATE_BUDGET: usize = 1 << 12;
+/// One in this many megaflow hits is translated again and compared.
+const AUDIT_EVERY: u32 = 1 << 16;
+
+/// Where control publishes the tables and workers take them up.
+#[derive(Debug)]
+pub struct Published {
+    tables: Mutex<Arc<Tables>>,
+    epoch: AtomicU64,
+}
+
+impl Published {
+    /// Publishes the first tables.
+    pub fn new(tables: Tables) -> Self {
+        Self { epoch: AtomicU64::new(tables.epoch()), tables: Mutex::new(Arc::new(tables)) }
+    }
+
+    /// Publishes tables whose epoch is higher than any before. Workers take them up at their next breath.
+    pub fn publish(&self, tables: Tables) {
+        let mut current = self.tables.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let epoch = tables.epoch();
+        *current = Arc::new(tables);
+        self.epoch.store(epoch, Ordering::Release);
+    }
+
+    /// The tables published last.
+    pub fn current(&self) -> Arc<Tables> {
+        self.tables.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+
+    /// Their epoch.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+}
+
+/// What a worker is made with.
+#[derive(Clone, Copy, Debug)]
+pub struct WorkerSettings {
+    /// Its number, which is that of its stripe in every port's counters.
+    pub number: usize,
+    /// Seeds its hashes. Guests must not be able to guess it.
+    pub seed: u64,
+    /// Bounds its caches.
+    pub limits: CacheLimits,
+}
+
+/// What a worker counted since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorkerStats {
+    /// Frames that came in.
+    pub frames: u64,
+    /// Of these, found in the microflow cache.
+    pub microflow_hits: u64,
+    /// Found in the megaflow cache.
+    pub megaflow_hits: u64,
+    /// Translated.
+    pub upcalls: u64,
+    /// Megaflows now.
+    pub megaflows: usize,
+    /// Masks now.
+    pub masks: usize,
+    /// Megaflow hits that were translated again.
+    pub audits: u64,
+    /// Of these, those that said something else. Anything but zero is a bug.
+    pub audit_mismatches: u64,
+}
+
+struct Input {
+    port: PortNo,
+    queue: Box<dyn RxQueue>,
+    /// What it took more than its share, in frames.
+    debt: u32,
+}
+
+/// See the module.
+pub struct Worker {
+    published: Arc<Published>,
+    acknowledged: Arc<AtomicU64>,
+    inputs: Vec<Input>,
+    /// Whether a port without debt had frames in the last breath.
+    contended: bool,
+    batch: Batch,
+    tables: Arc<Tables>,
+    engine: Engine,
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").field("number", &self.engine.number).field("inputs", &self.inputs.len()).finish_non_exhaustive()
+    }
+}
+
+impl Worker {
+    /// A worker without inputs, on the tables published now.
+    pub fn new(settings: WorkerSettings, published: Arc<Published>, controllers: Box<dyn Controllers + Send>) -> Self {
+        let tables = published.current();
+        Self {
+            acknowledged: Arc::new(AtomicU64::new(tables.epoch())),
+            published,
+            inputs: Vec::new(),
+            contended: false,
+            tables,
+            batch: Batch::new(),
+            engine: Engine {
+                number: settings.number,
+                seed: settings.seed,
+                cache: FlowCache::new(settings.limits, settings.seed),
+                controllers,
+                outputs: OutputSets::default(),
+                parsed: [false; BATCH],
+                keys: [FlowKey::ZERO; BATCH],
+                hashes: [0; BATCH],
+                candidates: [None; BATCH],
+                until_audit: AUDIT_EVERY,
+                stats: WorkerStats::default(),
+            },
+        }
+    }
+
+    /// The epoch below which this worker forwards nothing any more.
+    pub fn acknowledged(&self) -> Arc<AtomicU64> {
+        self.acknowledged.clone()
+    }
+
+    /// Serves `queue` from now on. Its port must have been published before.
+    pub fn add_input(&mut self, port: PortNo, queue: Box<dyn RxQueue>) {
+        self.inputs.push(Input { port, queue, debt: 0 });
+    }
+
+    /// Serves the queues of `port` no longer.
+    pub fn remove_inputs(&mut self, port: PortNo) {
+        self.inputs.retain(|input| input.port != port);
+    }
+
+    /// Takes up the tables published last, and says so to whoever waits for it.
+    pub fn take_up(&mut self) {
+        if self.published.epoch() != self.tables.epoch() {
+            let tables = self.published.current();
+            self.engine.cache.settle(&self.tables);
+            self.tables = tables;
+        }
+        self.acknowledged.store(self.tables.epoch(), Ordering::Release);
+    }
+
+    /// Serves every queue once. Returns the number of frames that came in.
+    pub fn breathe(&mut self, now: Nanos) -> usize {
+        self.take_up();
+        let Self { inputs, contended, batch, tables, engine, .. } = self;
+        let (mut frames, mut frames_of_others) = (0, 0);
+        for input in inputs.iter_mut() {
+            if input.debt > 0 && *contended {
+                input.debt = input.debt.saturating_sub(BATCH as u32);
+                continue;
+            }
+            let upcalls = engine.stats.upcalls;
+            let served = input.queue.serve(batch, &mut |batch| engine.process(batch, input.port, tables, now));
+            frames += served;
+            if input.debt == 0 {
+                frames_of_others += served;
+            }
+            let cost = (engine.stats.upcalls - upcalls) as u32 * UPCALL_COST;
+            input.debt = (input.debt + cost).saturating_sub(BATCH as u32).min(DEBT_MAX);
+        }
+        *contended = frames_of_others > 0;
+        frames
+    }
+
+    /// Asks every queue to notify of its next frame. True if there is work already, and the worker must not block.
+    pub fn arm(&mut self) -> bool {
+        // Every queue must be armed, also behind one that has work.
+        self.inputs.iter_mut().map(|input| input.queue.arm()).fold(false, |any, work| any | work)
+    }
+
+    /// Takes the wish for notifications back, before polling again.
+    pub fn disarm(&mut self) {
+        self.inputs.iter_mut().for_each(|input| input.queue.disarm());
+    }
+
+    /// Credits what was forwarded to the rules, exactly.
+    pub fn settle(&mut self) {
+        self.engine.cache.settle(&self.tables);
+    }
+
+    /// Does some of the background work: settles counters, expires idle megaflows and translates stale ones again. For a few times a second.
+    pub fn maintain(&mut self, now: Nanos) {
+        self.take_up();
+        self.settle();
+        self.engine.cache.revalidate(REVALIDATE_BUDGET, &self.tables, now);
+    }
+
+    /// Carries out a packet-out: `actions` on `frame` as if it had come in through `in_port`.
+    pub fn inject(&mut self, in_port: PortNo, frame: &[u8], actions: &[OfAction], now: Nanos) {
+        self.take_up();
+        self.batch.clear();
+        let slot = self.batch.push_bytes(in_port, Offload::default(), frame);
+        self.engine.inject(&mut self.batch, slot, actions, &self.tables, now);
+        self.batch.clear();
+    }
+
+    /// What was counted so far.
+    pub fn stats(&self) -> WorkerStats {
+        let megaflows = self.engine.cache.megaflows();
+        WorkerStats { megaflows: megaflows.len(), masks: megaflows.masks(), ..self.engine.stats }
+    }
+
+    /// The megaflows of this worker.
+    pub fn flows(&self) -> Vec<CachedFlow> {
+        self.engine.cache.flows()
+    }
+}
+
+/// All of a worker but its queues: what a batch needs on its way.
+struct Engine {
+    number: usize,
+    seed: u64,
+    cache: FlowCache,
+    controllers: Box<dyn Controllers + Send>,
+    outputs: OutputSets,
+    /// Of each frame of the batch, as far as [`Engine::look_ahead`] got: whether it has an Ethernet header, its key, the key's hash, and
+    /// the megaflow that it is probably in.
+    parsed: [bool; BATCH],
+    keys: [FlowKey; BATCH],
+    hashes: [u64; BATCH],
+    candidates: [Option<FlowId>; BATCH],
+    until_audit: u32,
+    stats: WorkerStats,
+}
+
+impl Engine {
+    /// Runs a batch that came in through `in_port` to completion.
+    fn process(&mut self, batch: &mut Batch, in_port: PortNo, tables: &Tables, now: Nanos) {
+        let mut accounts = Accounts::new(batch);
+        let count = batch.len();
+        self.stats.frames += accounts.frames;
+        match tables.ports().get(in_port) {
+            Some(port) if port.receives() => {
+                self.look_ahead(batch);
+                for slot in 0..count {
+                    let outcome = if self.parsed[slot] { self.forward(batch, slot, in_port, tables, now) } else { TRUNCATED };
+                    accounts.count(outcome, 1);
+                }
+                self.transmit(batch, tables);
+            }
+            _ => accounts.count(Outcome::Dropped(DropReason::PortDown), count as u64),
+        }
+        if let Some(port) = tables.ports().get(in_port) {
+            accounts.enter(port.counters.stripe(self.number));
+        }
+    }
+
+    /// Extracts the keys of a batch and asks for their candidates, so that what they need is near when it is used.
+    fn look_ahead(&mut self, batch: &mut Batch) {
+        let count = batch.len();
+        for slot in 0..count {
+            let frame = batch.frame_mut(slot as u16);
+            self.parsed[slot] = key::extract_frame(frame, &mut self.keys[slot]);
+            let hash = key::hash(&self.keys[slot], self.seed);
+            frame.hash = hash as u32;
+            self.hashes[slot] = hash;
+            self.cache.prefetch(hash);
+        }
+        for slot in 0..count {
+            self.candidates[slot] = self.cache.candidate(self.hashes[slot]);
+        }
+    }
+
+    /// Finds the actions of one frame and carries them out.
+    #[inline]
+    fn forward(&mut self, batch: &mut Batch, slot: usize, in_port: PortNo, tables: &Tables, now: Nanos) -> Outcome {
+        let (key, hash) = (&self.keys[slot], self.hashes[slot]);
+        let bytes = batch.frame(slot as u16).len();
+        let found = match self.candidates[slot].filter(|id| self.cache.confirm(*id, key, tables)) {
+            Some(id) => {
+                self.stats.microflow_hits += 1;
+                Found::Megaflow(id)
+            }
+            None => match self.cache.search(key, hash, tables) {
+                Some(id) => {
+                    self.stats.megaflow_hits += 1;
+                    Found::Megaflow(id)
+                }
+                None => {
+                    self.stats.upcalls += 1;
+                    self.cache.upcall(in_port, key, hash, tables, now)
+                }
+            },
+        };
+        match found {
+            Found::Megaflow(id) => {
+                self.until_audit -= 1;
+                if self.until_audit == 0 {
+                    self.until_audit = AUDIT_EVERY;
+                    self.stats.audits += 1;
+                    self.stats.audit_mismatches += u64::from(!self.cache.audit(id, key, tables, now));
+                }
+                let flow = self.cache.hit(id, bytes, now);
+                execute(&flow.actions, flow.reason, slot as u16, batch, &mut self.outputs, &mut *self.controllers)
+            }
+            Found::Once(translation) => {
+                translation.effects.credit(tables, 1, bytes as u64, now);
+                execute(&translation.actions, translation.reason, slot as u16, batch, &mut self.outputs, &mut *self.controllers)
+            }
+        }
+    }
+
+    /// Gives every output its frames.
+    fn transmit(&mut self, batch: &Batch, tables: &Tables) {
+        for (number, slots) in self.outputs.iter() {
+            let Some(port) = tables.ports().get(number) else {
+                debug_assert!(false, "a translation outputs only to ports of its own snapshot");
+                continue;
+            };
+            let sent = port.output.transmit(batch, slots);
+            port.counters.stripe(self.number).transmitted(&sent);
+        }
+        self.outputs.clear();
+    }
+
+    fn inject(&mut self, batch: &mut Batch, slot: u16, actions: &[OfAction], tables: &Tables, now: Nanos) {
+        let mut key = FlowKey::ZERO;
+        if !key::extract_frame(batch.frame_mut(slot), &mut key) {
+            return;
+        }
+        batch.frame_mut(slot).hash = key::hash(&key, self.seed) as u32;
+        let translation = translate_actions(tables, actions, &key, now, &mut Scratch::default());
+        translation.effects.credit(tables, 1, batch.frame(slot).len() as u64, now);
+        execute(&translation.actions, translation.reason, slot, batch, &mut self.outputs, &mut *self.controllers);
+        self.transmit(batch, tables);
+    }
+}
+
+const TRUNCATED: Outcome = Outcome::Dropped(DropReason::Truncated);
+
+/// What became of the frames of one batch, collected to be entered once.
+struct Accounts {
+    frames: u64,
+    bytes: u64,
+    forwarded: u64,
+    to_controller: u64,
+    drops: [u32; DropReason::COUNT],
+}
+
+impl Accounts {
+    /// The accounts of a batch in which only the rejected frames have their outcome yet.
+    fn new(batch: &Batch) -> Self {
+        let drops = *batch.rejected();
+        let rejected: u32 = drops.iter().sum();
+        Self {
+            frames: batch.len() as u64 + u64::from(rejected),
+            bytes: batch.frames().iter().map(|frame| frame.len() as u64).sum(),
+            forwarded: 0,
+            to_controller: 0,
+            drops,
+        }
+    }
+
+    #[inline]
+    fn count(&mut self, outcome: Outcome, frames: u64) {
+        match outcome {
+            Outcome::Forwarded => self.forwarded += frames,
+            Outcome::Controller => self.to_controller += frames,
+            Outcome::Dropped(reason) => self.drops[reason as usize] += frames as u32,
+        }
+    }
+
+    fn enter(&self, stripe: &PortStripe) {
+        stripe.received(self.frames, self.bytes);
+        stripe.forwarded(self.forwarded);
+        if self.forwarded != self.frames {
+            stripe.to_controller(self.to_controller);
+            for (reason, frames) in DropReason::ALL.iter().zip(&self.drops).filter(|(_, frames)| **frames != 0) {
+                stripe.dropped(*reason, u64::from(*frames));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::action::ToController;
+    use crate::key::{Field, Match};
+    use crate::port::DummyPort;
+    use crate::tables::instruction::{CONTROLLER_WHOLE, Instructions};
+    use crate::tables::{FlowMod, MacTable, Port, PortConfig, PortCounters, VlanMode, VlanSet};
+
+    struct NoControllers;
+
+    impl Controllers for NoControllers {
+        fn give(&mut self, _: &Batch, _: u16, _: &ToController) -> Result<(), DropReason> {
+            Err(DropReason::NoController)
+        }
+    }
+
+    /// A worker with `count` ports, and the tables it works by.
+    struct Rig {
+        published: Arc<Published>,
+        draft: Tables,
+        worker: Worker,
+        ports: Vec<DummyPort>,
+    }
+
+    impl Rig {
+        fn new(count: u32, limits: CacheLimits) -> Self {
+            let mut draft = Tables::new(Arc::new(MacTable::new(1024, 1024)));
+            let ports: Vec<_> = (1..=count).map(|number| DummyPort::new(PortNo(number))).collect();
+            for (port, number) in ports.iter().zip(1..) {
+                let port = Port {
+                    no: PortNo(number),
+                    name: format!("vm{number}"),
+                    hw_addr: [2, 0, 0, 0, 0, number as u8],
+                    config: PortConfig::default(),
+                    link_up: true,
+                    mtu: 1500,
+                    vlan: VlanMode::Trunk { vlans: VlanSet::all(), native: None },
+                    output: Arc::new(port.clone()),
+                    counters: Arc::new(PortCounters::new(1)),
+                };
+                draft.add_port(port).expect("the port is new");
+            }
+            let published = Arc::new(Published::new(draft.clone()));
+            let settings = WorkerSettings { number: 0, seed: 1, limits };
+            let mut worker = Worker::new(settings, published.clone(), Box::new(NoControllers));
+            for (port, number) in ports.iter().zip(1..) {
+                worker.add_input(PortNo(number), Box::new(port.clone()));
+            }
+            Self { published, draft, worker, ports }
+        }
+
+        fn rule(&mut self, matching: Match, apply: Vec<OfAction>) -> Arc<crate::tables::Rule> {
+            let instructions = Instructions { apply, ..Instructions::default() };
+            let outcome = self.draft.flow_mod(&FlowMod { matching, instructions, ..FlowMod::default() }, 0).expect("a good rule");
+            self.published.publish(self.draft.clone());
+            outcome.changed[0].clone()
+        }
+    }
+
+    fn output(port: u32) -> Vec<OfAction> {
+        vec![OfAction::Output { port: PortNo(port), max_len: CONTROLLER_WHOLE }]
+    }
+
+    fn udp(source_port: u16) -> Vec<u8> {
+        let builder = etherparse::PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
+            .ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64)
+            .udp(source_port, 2000);
+        let mut frame = Vec::new();
+        builder.write(&mut frame, &[0; 20]).expect("a vector takes all");
+        frame
+    }
+
+    #[test]
+    fn a_flow_is_translated_twice_and_then_cached() {
+        let mut rig = Rig::new(2, CacheLimits::default());
+        let rule = rig.rule(Match::ANY.with(Field::InPort, 1), output(2));
+        for now in 0..4 {
+            rig.ports[0].offer(&udp(1));
+            assert_eq!(rig.worker.breathe(now), 1);
+        }
+        let stats = rig.worker.stats();
+        assert_eq!((stats.frames, stats.upcalls, stats.microflow_hits, stats.megaflows), (4, 2, 2, 1));
+        // Another flow of the same megaflow misses the microflow cache only.
+        rig.ports[0].offer(&udp(2));
+        rig.worker.breathe(5);
+        assert_eq!(rig.worker.stats().megaflow_hits, 1);
+        assert_eq!(rig.ports[1].take().len(), 5);
+        rig.worker.settle();
+        assert_eq!((rule.counters.frames(), rule.counters.bytes(), rule.counters.used()), (5, 5 * 62, 5));
+    }
+
+    #[test]
+    fn a_new_epoch_holds_from_the_next_breath() {
+        let mut rig = Rig::new(3, CacheLimits { admission: false, ..CacheLimits::default() });
+        let first = rig.rule(Match::ANY.with(Field::InPort, 1), output(2));
+        for _ in 0..2 {
+            rig.ports[0].offer(&udp(1));
+            rig.worker.breathe(0);
+        }
+        let second = rig.rule(Match::ANY.with(Field::InPort, 1), output(3));
+        rig.ports[0].offer(&udp(1));
+        rig.worker.breathe(0);
+        assert_eq!(rig.worker.acknowledged().load(Ordering::Acquire), rig.draft.epoch());
+        assert_eq!((rig.ports[1].take().len(), rig.ports[2].take().len()), (2, 1));
+        rig.worker.settle();
+        assert_eq!((first.counters.frames(), second.counters.frames()), (2, 1), "frames are credited to the rule they were forwarded by");
+    }
+
+    #[test]
+    fn idle_megaflows_go_and_their_counts_stay() {
+        let mut rig = Rig::new(2, CacheLimits { admission: false, idle: 100, ..CacheLimits::default() });
+        let rule = rig.rule(Match::ANY.with(Field::InPort, 1), output(2));
+        rig.ports[0].offer(&udp(1));
+        rig.worker.breathe(0);
+        rig.worker.maintain(100);
+        assert_eq!(rig.worker.stats().megaflows, 1);
+        rig.worker.maintain(101);
+        assert_eq!((rig.worker.stats().megaflows, rig.worker.stats().masks), (0, 0));
+        assert_eq!(rule.counters.frames(), 1);
+    }
+
+    #[test]
+    fn every_frame_has_one_outcome() {
+        let mut rig = Rig::new(3, CacheLimits::default());
+        rig.rule(Match::ANY.with(Field::InPort, 1), output(2));
+        rig.rule(Match::ANY.with(Field::InPort, 3), Vec::new());
+        rig.ports[1].set_room(3);
+        for _ in 0..5 {
+            rig.ports.iter().for_each(|port| port.offer(&udp(1)));
+        }
+        rig.ports[0].offer(&[0; 13]);
+        while rig.worker.breathe(0) > 0 {}
+        let totals = |number| rig.draft.ports().get(PortNo(number)).expect("it is there").counters.totals();
+        let one = totals(1);
+        assert_eq!((one.rx_frames, one.forwarded, one.drops[DropReason::Truncated as usize]), (6, 5, 1));
+        let two = totals(2);
+        assert_eq!((two.rx_frames, two.drops[DropReason::NoMatch as usize]), (5, 5));
+        assert_eq!((two.tx_frames, two.tx_drops[crate::drops::TxDrop::RingFull as usize]), (3, 2));
+        assert_eq!(totals(3).drops[DropReason::Rule as usize], 5);
+    }
+
+    #[test]
+    fn a_port_that_causes_translations_is_passed_over_while_others_have_work() {
+        let mut rig = Rig::new(3, CacheLimits { admission: false, ..CacheLimits::default() });
+        // Looks at every flow's port, so that each needs an entry of its own.
+        rig.rule(Match::ANY.with(Field::InPort, 1).with(Field::EthType, 0x800).with(Field::IpProto, 17).with(Field::UdpSrc, 1), output(3));
+        rig.rule(Match::ANY.with(Field::InPort, 2), output(3));
+        let served = |rig: &Rig, number| rig.draft.ports().get(PortNo(number)).expect("it is there").counters.totals().rx_frames;
+        for i in 0..32 * 64u16 {
+            rig.ports[0].offer(&udp(i));
+            rig.ports[1].offer(&udp(1));
+        }
+        for _ in 0..64 {
+            rig.worker.breathe(0);
+        }
+        assert_eq!(served(&rig, 2), 32 * 64);
+        assert!(served(&rig, 1) < 32 * 64 / 8, "{}", served(&rig, 1));
+        // Alone, it is served in every breath.
+        let before = served(&rig, 1);
+        for _ in 0..10 {
+            rig.worker.breathe(0);
+        }
+        assert!(served(&rig, 1) >= before + 8 * 32);
+    }
+
+    #[test]
+    fn a_packet_out_is_carried_out_and_credited_to_no_port() {
+        let mut rig = Rig::new(2, CacheLimits::default());
+        let rule = rig.rule(Match::ANY.with(Field::InPort, 1), output(2));
+        rig.worker.inject(PortNo(1), &udp(1), &[OfAction::Output { port: PortNo::TABLE, max_len: 0 }], 7);
+        rig.worker.inject(PortNo::CONTROLLER, &udp(1), &output(1), 7);
+        assert_eq!((rig.ports[0].take().len(), rig.ports[1].take().len()), (1, 1));
+        assert_eq!(rule.counters.frames(), 1);
+        assert_eq!(rig.draft.ports().get(PortNo(1)).expect("it is there").counters.totals().rx_frames, 0);
+    }
+}
