@@ -235,6 +235,12 @@ impl Batch {
         self.rejected[reason as usize] += 1;
     }
 
+    /// Takes the last frame out again, and counts it as one that can't be put into the batch.
+    pub fn reject_last(&mut self, reason: DropReason) {
+        self.len = self.len.saturating_sub(1);
+        self.reject(reason);
+    }
+
     /// How many frames were rejected, by [`DropReason`].
     pub fn rejected(&self) -> &[u32; DropReason::COUNT] {
         &self.rejected

@@ -546,7 +546,8 @@ impl Receiver {
         Some((header, bytes.split_off(NetHeader::LEN)))
     }
 
-    fn take_buffer(&mut self) -> Option<Vec<u8>> {
+    /// Takes the next buffer: all bytes that were written to it, header included.
+    pub fn take_buffer(&mut self) -> Option<Vec<u8>> {
         if self.ring.used_index() == self.ring.next_used {
             return None;
         }

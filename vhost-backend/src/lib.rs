@@ -3,12 +3,10 @@
 //! This crate knows nothing of OpenFlow: it turns the rings of a guest into the datapath's [`datapath::port`] traits. It opens no socket and starts no
 //! thread either: a [`Port`] is given sockets, is told when they are readable, and says what happens through its [`Events`].
 
-// Until rx and tx use the walker.
-#![allow(dead_code)]
-
 mod device;
 pub mod features;
 pub mod memory;
+mod offload;
 mod port;
 mod queue;
 pub mod ring;

@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use datapath::drops::DropReason;
-use datapath::frame::{Batch, Offload};
+use datapath::frame::{Batch, Frame, Offload};
 use datapath::memory::Segment;
 use datapath::port::PortNo;
 use vhost::vhost_user::message::VhostUserMemoryRegion;
@@ -382,6 +382,13 @@ impl RingMemory {
         (found == len as usize).then(|| unsafe { Segment::new(start, found) })
     }
 
+    /// The `len` bytes at a guest address, to be written, if they lie in one region.
+    #[inline(always)]
+    pub fn room(&self, address: u64, len: u32) -> Option<Room<'_>> {
+        let (start, found) = self.locate(address, len)?;
+        (found == len as usize).then_some(Room { start, len: found, ring: PhantomData })
+    }
+
     /// Adds the `len` bytes at a guest address to `segments`, to be read. False if they do not all lie in regions.
     pub fn segments<'m>(&'m self, address: u64, len: u32, segments: &mut Vec<Segment<'m>>) -> bool {
         // SAFETY: as in `segment`.
@@ -411,13 +418,23 @@ pub(crate) fn fence() {
     std::sync::atomic::fence(Ordering::SeqCst);
 }
 
+/// The first `N` bytes of a segment, read once. `None` if it is shorter.
+#[inline(always)]
+pub(crate) fn read_array<const N: usize>(from: &Segment<'_>) -> Option<[u8; N]> {
+    // SAFETY: N bytes are readable by the invariant of segments; an array of bytes needs no alignment.
+    (from.len() >= N).then(|| unsafe { from.as_ptr().cast::<[u8; N]>().read_volatile() })
+}
+
 /// A run of bytes in a guest's receive buffer, to be written to. Invariant: mapped and writable for `'m`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Room<'m> {
     start: NonNull<u8>,
     len: usize,
-    ring: PhantomData<&'m RingMemory>,
+    ring: PhantomData<&'m [u8]>,
 }
+
+// SAFETY: a room is an address that stays writable for its lifetime, whichever thread writes.
+unsafe impl Send for Room<'_> {}
 
 impl Room<'_> {
     /// The number of bytes.
@@ -438,6 +455,17 @@ impl Room<'_> {
         Self { start: unsafe { self.start.add(offset) }, len: self.len - offset, ring: PhantomData }
     }
 
+    /// Writes `bytes` to the start. False, and nothing done, if the room is shorter.
+    #[inline(always)]
+    pub fn write_array<const N: usize>(&self, bytes: [u8; N]) -> bool {
+        if self.len < N {
+            return false;
+        }
+        // SAFETY: N bytes are writable; an array of bytes needs no alignment.
+        unsafe { self.start.as_ptr().cast::<[u8; N]>().write_volatile(bytes) };
+        true
+    }
+
     /// Copies the first bytes of `from` to the start, as many as both have, and says how many.
     #[inline(always)]
     pub fn copy_from(&self, from: &Segment<'_>) -> usize {
@@ -450,8 +478,7 @@ impl Room<'_> {
 }
 
 /// Fills a batch with frames that stay in the guest's memory: nothing that `fill` pushes is on loan any more when `lend` returns.
-pub(crate) fn lend<'m, R>(batch: &mut Batch, port: PortNo, memory: &'m RingMemory, fill: impl FnOnce(&mut Lending<'_, 'm>) -> R) -> R {
-    let _ = memory;
+pub(crate) fn lend<'m, R>(batch: &mut Batch, port: PortNo, _memory: &'m RingMemory, fill: impl FnOnce(&mut Lending<'_, 'm>) -> R) -> R {
     fill(&mut Lending { batch, port, memory: PhantomData })
 }
 
@@ -466,10 +493,16 @@ pub(crate) struct Lending<'b, 'm> {
 impl<'m> Lending<'_, 'm> {
     /// Adds a frame, as [`Batch::push_loaned`] does.
     #[inline(always)]
-    pub fn push(&mut self, offload: Offload, segments: impl IntoIterator<Item = Segment<'m>>) {
+    pub fn push(&mut self, segments: impl IntoIterator<Item = Segment<'m>>) -> &mut Frame {
         // SAFETY: the segments are mapped for 'm, which outlives the call of `lend` that made `self`; before that call returns, and however it
         // does, `drop` ends all loans.
-        unsafe { self.batch.push_loaned(self.port, offload, segments) };
+        let slot = unsafe { self.batch.push_loaned(self.port, Offload::default(), segments) };
+        self.batch.frame_mut(slot)
+    }
+
+    /// Takes the last frame out again, and counts it.
+    pub fn reject_last(&mut self, reason: DropReason) {
+        self.batch.reject_last(reason);
     }
 
     /// Counts a frame that can't be put into the batch.

@@ -122,6 +122,12 @@ impl Descriptor {
     }
 }
 
+/// An empty vector that keeps the allocation of another one, whose type differs in lifetimes only.
+pub(crate) fn recycle<A, B>(mut vector: Vec<A>) -> Vec<B> {
+    vector.clear();
+    vector.into_iter().map(|_| unreachable!("the vector is empty")).collect()
+}
+
 /// A split ring in service.
 #[derive(Debug)]
 pub(crate) struct Ring {
@@ -199,13 +205,21 @@ impl Ring {
         if self.fault.is_some() {
             return 0;
         }
+        self.look().unwrap_or_else(|fault| {
+            self.fail(fault);
+            0
+        })
+    }
+
+    /// How many chains the driver made available that were not given back.
+    #[inline]
+    pub fn look(&self) -> Result<u16, RingError> {
         let to = self.memory.available_index();
         let count = to.wrapping_sub(self.next);
         if count > self.memory.size() {
-            self.fail(RingError::Available { from: self.next, to, size: self.memory.size() });
-            return 0;
+            return Err(RingError::Available { from: self.next, to, size: self.memory.size() });
         }
-        count
+        Ok(count)
     }
 
     /// Publishes the next `count` entries of the used ring, which were written, and notifies the driver if it wants that.
@@ -258,7 +272,37 @@ impl Ring {
     }
 }
 
+/// What is known of a chain before its turn comes: its buffer or buffers are `B`s.
+#[derive(Clone, Copy)]
+pub(crate) enum Chain<B> {
+    /// Its head is beyond the table.
+    Beyond,
+    /// It is one buffer.
+    Whole(B),
+    /// It begins with this descriptor.
+    First(Descriptor),
+}
+
 impl RingMemory {
+    /// What the first descriptor of a chain to be read from says.
+    #[inline(always)]
+    pub fn look_to_read(&self, head: u16) -> Chain<Segment<'_>> {
+        self.look(head, Direction::Read, |descriptor| self.segment(descriptor.address, descriptor.len))
+    }
+
+    /// What the first descriptor of a chain to be written to says.
+    #[inline(always)]
+    pub fn look_to_write(&self, head: u16) -> Chain<Room<'_>> {
+        self.look(head, Direction::Write, |descriptor| self.room(descriptor.address, descriptor.len))
+    }
+
+    #[inline(always)]
+    fn look<B>(&self, head: u16, direction: Direction, buffer: impl FnOnce(&Descriptor) -> Option<B>) -> Chain<B> {
+        let Some(descriptor) = self.descriptor(head) else { return Chain::Beyond };
+        let whole = if descriptor.is_single(direction) { buffer(&descriptor) } else { None };
+        whole.map_or(Chain::First(descriptor), Chain::Whole)
+    }
+
     /// Adds the buffers of the chain that begins with `first`, the descriptor at `head`, to `segments`.
     pub fn read_chain<'m>(&'m self, head: u16, first: Descriptor, segments: &mut Vec<Segment<'m>>) -> Result<(), RingError> {
         self.walk(head, first, Direction::Read, |address, len| self.segments(address, len, segments))
