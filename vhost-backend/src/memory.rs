@@ -510,9 +510,9 @@ impl<'m> Lending<'_, 'm> {
         self.batch.reject(reason);
     }
 
-    /// Hands the frames to `consume`, if there are any, and returns their number.
+    /// Hands the frames to `consume`, if there are any, and returns their number. Those that were rejected count.
     pub fn consume(&mut self, consume: &mut dyn FnMut(&mut Batch)) -> usize {
-        let count = self.batch.len();
+        let count = self.batch.len() + self.batch.rejected().iter().sum::<u32>() as usize;
         if count > 0 {
             consume(self.batch);
         }
@@ -522,6 +522,6 @@ impl<'m> Lending<'_, 'm> {
 
 impl Drop for Lending<'_, '_> {
     fn drop(&mut self) {
-        self.batch.end_loans();
+        self.batch.clear();
     }
 }

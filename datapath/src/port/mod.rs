@@ -52,10 +52,10 @@ impl std::fmt::Display for PortNo {
 
 /// One receive queue of a port, polled by one worker at a time.
 pub trait RxQueue: Send {
-    /// Takes up to [`crate::frame::BATCH`] frames into the empty `batch`, hands it to `consume` if anything came in, and gives the buffers back
-    /// once `consume` returns, with at most one notification. Returns how much came in. The batch is empty again afterwards.
+    /// Takes up to [`crate::frame::BATCH`] frames into the empty `batch`, hands it to `consume` if there are any, and gives their buffers back
+    /// once `consume` returns, with at most one notification. Leaves the batch empty, and returns the number of frames.
     ///
-    /// What came in but is no frame is reported through [`Batch::reject`]; it counts in the result, and its buffers go back too.
+    /// Frames that turn out not to be frames are frames here too: reported to `consume` by [`Batch::rejected`], and counted in the result.
     fn serve(&mut self, batch: &mut Batch, consume: &mut dyn FnMut(&mut Batch)) -> usize;
 
     /// Asks to be notified of the next frame, and says whether there is work already (then the worker must not block).
