@@ -1,4 +1,4 @@
-//! A switch reduced to its ports: one control loop, and every frame goes out of all other ports. It serves the tests of the vhost-user back end.
+//! A switch reduced to its ports: one control loop, and every frame goes out of all other ports (of a single port: back). It serves the tests of the vhost-user back end.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -178,7 +178,8 @@ impl Hub {
                     for (sum, count) in self.rejected.iter_mut().zip(batch.rejected()) {
                         *sum += u64::from(*count);
                     }
-                    for (_, other) in self.members.iter().enumerate().filter(|(other, _)| *other != port) {
+                    let alone = self.members.len() == 1;
+                    for (_, other) in self.members.iter().enumerate().filter(|(other, _)| alone || *other != port) {
                         let sent = other.output.transmit(batch, &slots);
                         result.frames += sent.frames;
                         result.bytes += sent.bytes;

@@ -8,5 +8,6 @@ pub mod frontend;
 pub mod guest;
 pub mod hub;
 pub mod process;
+pub mod reference;
 pub mod switch;
 pub mod target;

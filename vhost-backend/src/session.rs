@@ -112,15 +112,18 @@ impl Session {
             Err(rustix::io::Errno::CONNRESET) => return Err(SessionError::Disconnected),
             Err(error) => return Err(io::Error::from(error).into()),
         };
-        match len {
-            0 => Err(SessionError::Disconnected),
-            HEADER => {
-                let header = Header::parse(&bytes)?;
-                let there = rustix::io::ioctl_fionread(&self.stream).map_err(io::Error::from)?;
-                Ok((there >= (HEADER + header.size) as u64).then_some(header))
-            }
-            _ => Ok(None),
+        if len == 0 {
+            return Err(SessionError::Disconnected);
         }
+        if len == HEADER {
+            let header = Header::parse(&bytes)?;
+            let there = rustix::io::ioctl_fionread(&self.stream).map_err(io::Error::from)?;
+            if there >= (HEADER + header.size) as u64 {
+                return Ok(Some(header));
+            }
+        }
+        // The rest of a partial message comes later, or never.
+        if self.is_hung_up() { Err(SessionError::Disconnected) } else { Ok(None) }
     }
 
     /// A stream socket is writable while at least three quarters of its buffer are free, far more than any reply takes.
