@@ -32,6 +32,7 @@ mod tests;
 use std::sync::Arc;
 
 pub use mask::{Mask, mix, set_bits};
+pub(crate) use shards::Shards;
 use subtable::Subtable;
 
 use crate::key::{FLOW_WORDS, Flow, FlowMask, Match};
@@ -47,6 +48,11 @@ impl CompactMatch {
     /// As it was.
     pub fn expand(&self) -> Match {
         Match::new(&self.mask.unpack(&self.key), self.mask.bits())
+    }
+
+    /// A hash, the same for equal matches.
+    pub fn hash(&self) -> u64 {
+        self.key.iter().fold(u64::from(self.mask.occupied()), |hash, word| mix(hash, *word))
     }
 
     /// Whether it is for `flow`.

@@ -1,7 +1,5 @@
 //! Flow-mods: what a controller asks to be changed in the flow tables.
 
-use std::sync::Arc;
-
 use super::instruction::Instructions;
 use super::rule::{Removed, RuleFilter, RuleFlags};
 use crate::key::Match;
@@ -76,8 +74,6 @@ impl Default for FlowMod {
 pub struct FlowModOutcome {
     /// The rules that a delete removed, whatever their flags. (A rule that an add replaces is not removed, in OpenFlow's sense.)
     pub removed: Vec<Removed>,
-    /// The rules that were added or modified, as they are now.
-    pub changed: Vec<Arc<super::Rule>>,
 }
 
 /// Why a flow-mod was refused. Nothing was changed. Each variant is one error type and code of OpenFlow 1.3.5, 7.4.4, named in its text.
@@ -103,6 +99,8 @@ pub enum FlowModError {
     BadOutGroup,
     /// `OFPBAC_BAD_QUEUE`: a queue that does not exist.
     BadQueue,
+    /// `OFPBAC_BAD_TYPE`: an action that can't be in an action set.
+    BadActionType,
     /// `OFPBAC_BAD_ARGUMENT`: an action's argument is out of its range.
     BadArgument,
     /// `OFPBAC_MATCH_INCONSISTENT`: an action can't be applied to the frames that the rule matches.
@@ -126,6 +124,7 @@ impl std::fmt::Display for FlowModError {
             Self::BadOutPort => "output to a port that can't be an output of a rule",
             Self::BadOutGroup => "there is no such group",
             Self::BadQueue => "there is no such queue",
+            Self::BadActionType => "an action that can't be written into the action set; apply it instead",
             Self::BadArgument => "an action's argument is out of range",
             Self::MatchInconsistent => "an action can't be applied to the frames that the rule matches; match its prerequisites",
             Self::BadSetType => "a field that can't be set",

@@ -1,11 +1,16 @@
 //! What the controllers said: flow tables, ports and learned addresses, published to the workers as one snapshot.
 
+mod check;
 mod counters;
+mod edit;
 mod flow_mod;
 pub mod instruction;
 mod macs;
 mod ports;
 mod rule;
+#[cfg(test)]
+mod tests;
+mod timers;
 mod vlan;
 
 use std::sync::Arc;
@@ -18,7 +23,9 @@ pub use ports::{Port, PortConfig, PortError, Ports};
 pub use rule::{Removed, RemovedReason, Rule, RuleCounters, RuleFilter, RuleFlags};
 pub use vlan::{VlanMode, VlanSet};
 
-use crate::Nanos;
+use check::is_port;
+use timers::Timers;
+
 use crate::classifier::Classifier;
 use crate::key::{Flow, FlowMask};
 use crate::port::PortNo;
@@ -35,6 +42,8 @@ pub struct Tables {
     ports: Arc<Ports>,
     macs: Arc<MacTable>,
     counters: Arc<[TableCounters]>,
+    timers: Timers,
+    max_rules: usize,
     epoch: u64,
     invalid_ttl_to_controller: bool,
 }
@@ -72,6 +81,8 @@ impl Tables {
             ports: Arc::default(),
             macs,
             counters: (0..TABLE_COUNT).map(|_| TableCounters::default()).collect(),
+            timers: Timers::default(),
+            max_rules: MAX_RULES,
             epoch: 0,
             invalid_ttl_to_controller: false,
         }
@@ -121,94 +132,21 @@ impl Tables {
 
     /// The rules that `filter` selects; none if it names a table that does not exist.
     pub fn rules<'a>(&'a self, filter: &'a RuleFilter) -> impl Iterator<Item = &'a Arc<Rule>> {
-        self.tables
-            .iter()
-            .enumerate()
-            .filter(|(table, _)| filter.table == RuleFilter::ALL_TABLES || usize::from(filter.table) == *table)
-            .flat_map(|(_, rules)| rules.iter())
-            .filter(|rule| match filter.priority {
-                Some(priority) => rule.priority == priority && rule.matching.expand() == filter.matching,
-                None => filter.matching.includes(&rule.matching.expand()),
-            })
-            .filter(|rule| filter.selects(rule))
-    }
-
-    /// Carries out a flow-mod (OpenFlow 1.3.5, 6.4), all of it or, on an error, nothing.
-    pub fn flow_mod(&mut self, flow_mod: &FlowMod, now: Nanos) -> Result<FlowModOutcome, FlowModError> {
-        let all = flow_mod.table == RuleFilter::ALL_TABLES;
-        let delete = matches!(flow_mod.command, FlowModCommand::Delete | FlowModCommand::DeleteStrict);
-        if usize::from(flow_mod.table) >= TABLE_COUNT && !(all && delete) {
-            return Err(FlowModError::BadTableId);
-        }
-        let strict = matches!(flow_mod.command, FlowModCommand::DeleteStrict | FlowModCommand::ModifyStrict);
-        let filter = RuleFilter {
-            table: flow_mod.table,
-            matching: flow_mod.matching,
-            priority: strict.then_some(flow_mod.priority),
-            cookie: flow_mod.cookie,
-            cookie_mask: flow_mod.cookie_mask,
-            out_port: if delete { flow_mod.out_port } else { PortNo::ANY },
-            out_group: if delete { flow_mod.out_group } else { RuleFilter::ANY_GROUP },
+        let tables = match filter.table {
+            RuleFilter::ALL_TABLES => &self.tables[..],
+            table => self.tables.get(usize::from(table)).map_or(&[][..], std::slice::from_ref),
         };
-        let mut outcome = FlowModOutcome::default();
-        match flow_mod.command {
-            FlowModCommand::Add => {
-                let rule = Rule {
-                    table: flow_mod.table,
-                    priority: flow_mod.priority,
-                    matching: self.tables[usize::from(flow_mod.table)].compact(&flow_mod.matching),
-                    cookie: flow_mod.cookie,
-                    instructions: flow_mod.instructions.clone(),
-                    idle_timeout: flow_mod.idle_timeout,
-                    hard_timeout: flow_mod.hard_timeout,
-                    flags: flow_mod.flags,
-                    created: now,
-                    modified: now,
-                    counters: Arc::new(RuleCounters::new(now)),
-                };
-                let rule = Arc::new(rule);
-                self.table_mut(flow_mod.table).insert(rule.clone());
-                outcome.changed.push(rule);
-            }
-            FlowModCommand::Modify | FlowModCommand::ModifyStrict => {
-                let old: Vec<_> = self.rules(&filter).cloned().collect();
-                for rule in old {
-                    let rule = Arc::new(Rule {
-                        instructions: flow_mod.instructions.clone(),
-                        modified: now,
-                        counters: rule.counters.clone(),
-                        matching: rule.matching.clone(),
-                        ..*rule
-                    });
-                    self.table_mut(rule.table).insert(rule.clone());
-                    outcome.changed.push(rule);
-                }
-            }
-            FlowModCommand::Delete | FlowModCommand::DeleteStrict => {
-                let old: Vec<_> = self.rules(&filter).cloned().collect();
-                for rule in old {
-                    self.table_mut(rule.table).remove(&rule.matching.expand(), rule.priority);
-                    outcome.removed.push(Removed { rule, reason: RemovedReason::Delete });
-                }
-            }
-        }
-        self.epoch += 1;
-        Ok(outcome)
-    }
-
-    /// Removes the rules whose time is over.
-    pub fn expire(&mut self, now: Nanos) -> Vec<Removed> {
-        let _ = now;
-        Vec::new()
-    }
-
-    fn table_mut(&mut self, table: u8) -> &mut Classifier<Arc<Rule>> {
-        Arc::make_mut(&mut self.tables[usize::from(table)])
+        let strict = |table: &'a Classifier<Arc<Rule>>| table.get(&filter.matching, filter.priority?);
+        let loose = |table: &'a Classifier<Arc<Rule>>| filter.priority.is_none().then(|| table.included(&filter.matching));
+        tables
+            .iter()
+            .flat_map(move |table| strict(table).into_iter().chain(loose(table).into_iter().flatten()))
+            .filter(|rule| filter.selects(rule))
     }
 
     /// Adds a port.
     pub fn add_port(&mut self, port: Port) -> Result<Arc<Port>, PortError> {
-        if port.no < PortNo(1) || (port.no > PortNo::MAX && port.no != PortNo::LOCAL) {
+        if !is_port(port.no) {
             return Err(PortError::BadNumber(port.no));
         }
         if self.ports.get(port.no).is_some() {

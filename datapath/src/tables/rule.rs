@@ -1,7 +1,7 @@
 //! Rules: OpenFlow's flow entries.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use super::instruction::{Instructions, OfAction};
 use crate::Nanos;
@@ -34,6 +34,8 @@ pub struct Rule {
     pub modified: Nanos,
     /// What it was used for.
     pub counters: Arc<RuleCounters>,
+    /// Where the timers have it, if it has a timeout.
+    pub(super) timer_slot: AtomicU8,
 }
 
 /// The frames that a rule was used for. Workers add what they counted by themselves, from time to time.
@@ -98,6 +100,14 @@ impl RuleFlags {
 }
 
 impl Rule {
+    /// When it expires if no more frames come, and why.
+    pub(super) fn deadline(&self) -> Option<(Nanos, RemovedReason)> {
+        let after = |start: Nanos, timeout: u16| (timeout != 0).then(|| start.saturating_add(u64::from(timeout) * 1_000_000_000));
+        let hard = after(self.created, self.hard_timeout).map(|deadline| (deadline, RemovedReason::HardTimeout));
+        let idle = after(self.counters.used(), self.idle_timeout).map(|deadline| (deadline, RemovedReason::IdleTimeout));
+        hard.into_iter().chain(idle).min_by_key(|(deadline, _)| *deadline)
+    }
+
     /// Whether one of its actions outputs to `port` (OpenFlow 1.3.5, 6.4).
     pub fn outputs_to(&self, port: PortNo) -> bool {
         self.actions().any(|action| matches!(action, OfAction::Output { port: to, .. } if *to == port))
