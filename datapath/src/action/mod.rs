@@ -10,6 +10,7 @@
 
 mod execute;
 mod outputs;
+mod place;
 mod set;
 
 pub use execute::execute;

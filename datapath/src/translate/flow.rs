@@ -1,6 +1,6 @@
 //! The flow on its way through a pipeline, and where its bits come from. See the essay in [`super`].
 
-use crate::key::{FLOW_WORDS, Field, Flow, FlowKey, FlowMask, KEY_WORDS, KeyMask, Prerequisite, Words};
+use crate::key::{FLOW_WORDS, Field, Flow, FlowKey, FlowMask, KEY_WORDS, KeyMask, Prerequisite, Words, vlan};
 
 /// The word of the outer TCI, in its low 16 bits, and that of the inner one, in its high 16 bits.
 const OUTER: usize = 2;
@@ -9,9 +9,8 @@ const TCI: u64 = 0xffff;
 const INNER_SHIFT: u32 = 48;
 /// The bits of the TTL, which the inner TCI shares its word with.
 const TTL: u64 = 0xff;
-
 /// In a TCI: there is a tag.
-pub(super) const PRESENT: u64 = 0x1000;
+const PRESENT: u64 = vlan::PRESENT as u64;
 
 /// A flow, which of its bits no longer depend on the frame, and the bits of the frame's key that were looked at.
 #[derive(Debug)]

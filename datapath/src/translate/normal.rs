@@ -4,7 +4,6 @@
 //! where its destination was learned, or to all ports that carry the VLAN; each gets it with or without a tag, as its mode says. What needs another
 //! tag than the frame has is done to a copy, so that the actions that follow NORMAL see the frame as it came.
 
-use super::flow::PRESENT;
 use super::pipeline::Pipeline;
 use super::{Observer, Sighting, Step};
 use crate::action::Action;
@@ -13,6 +12,7 @@ use crate::key::Field;
 use crate::port::PortNo;
 use crate::tables::{Port, PortConfig, VlanMode};
 use crate::wire::ethernet::ethertype;
+use crate::wire::vlan::VID;
 
 /// Addresses that bridges keep for themselves, but for the last four bits (IEEE 802.1Q, 8.6.3).
 const RESERVED: u64 = 0x0180_c200_0000;
@@ -31,7 +31,7 @@ impl<O: Observer + ?Sized> Pipeline<'_, O> {
         let ingress = tables.ports().get(self.in_port());
         let any = VlanMode::default();
         let mode = ingress.map_or(&any, |port| &port.vlan);
-        let tag = self.flow.is_tagged().then(|| self.flow.read(Field::VlanTci, 0xfff) as u16);
+        let tag = self.flow.is_tagged().then(|| self.flow.read(Field::VlanTci, VID.into()) as u16);
         let Some(vlan) = mode.ingress(tag) else {
             self.stop(DropReason::VlanIngress);
             return Ok(());
@@ -97,7 +97,7 @@ impl<O: Observer + ?Sized> Pipeline<'_, O> {
                         if tag.is_none() {
                             self.make(Action::PushVlan(ethertype::VLAN))?;
                         }
-                        self.make(Action::Set { field: Field::VlanVid, value: vlan.into(), mask: (PRESENT - 1).into() })?;
+                        self.make(Action::Set { field: Field::VlanVid, value: vlan.into(), mask: VID.into() })?;
                     }
                 }
             }

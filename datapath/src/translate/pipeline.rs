@@ -1,10 +1,11 @@
 //! Tables, instructions and actions, carried out on a flow (OpenFlow 1.3.5, 5.1 and 5.9 to 5.12).
 
-use super::flow::{PRESENT, TrackedFlow};
+use super::flow::TrackedFlow;
 use super::{ACTIONS_MAX, DEPTH_MAX, Effects, LOOKUPS_MAX, Lookup, Observer, Scratch, Step, Translation};
 use crate::Nanos;
 use crate::action::{Action, OFPR_ACTION, OFPR_INVALID_TTL, OFPR_NO_MATCH, ToController};
 use crate::drops::DropReason;
+use crate::key::vlan::PRESENT;
 use crate::key::{Field, FieldRange, FlowKey, FlowMask, KEY_WORDS, Prerequisite};
 use crate::port::PortNo;
 use crate::tables::instruction::{CONTROLLER_WHOLE, OfAction};
