@@ -27,6 +27,8 @@ mod action_set;
 mod flow;
 mod normal;
 mod pipeline;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
