@@ -1,6 +1,6 @@
 //! What a rule looks for in a flow.
 
-use super::{Field, Flow, FlowMask, Words};
+use super::{Field, Flow, FlowKey, FlowMask, KeyMask, Words, vlan};
 
 /// The flows that a rule is for: all that agree with `value` in the bits of `mask`.
 ///
@@ -40,6 +40,11 @@ impl Match {
         Self { value: value.masked(mask), mask: *mask }
     }
 
+    /// The match of the flows whose key agrees with `key` in the bits of `mask`: what a cached flow is for.
+    pub fn of_key(key: &FlowKey, mask: &KeyMask) -> Self {
+        Self::new(&Flow::new(key), &FlowMask::new(mask))
+    }
+
     /// The values looked for; zero where they don't count.
     pub fn value(&self) -> &Flow {
         &self.value
@@ -58,10 +63,14 @@ impl Match {
 
     /// Also asks for `value` in the bits `mask` of `field`; replaces what was asked of it.
     #[must_use]
-    pub fn with_masked(mut self, field: Field, value: u128, mask: u128) -> Self {
-        if field == Field::InPortNxm {
+    pub fn with_masked(mut self, field: Field, value: u128, mut mask: u128) -> Self {
+        let present = u128::from(vlan::PRESENT);
+        match field {
             // Ports that OpenFlow 1.0 has no number for are never meant, so all 32 bits are known.
-            return self.with_masked(Field::InPort, widen_port(value), if mask == 0 { 0 } else { u128::MAX });
+            Field::InPortNxm => return self.with_masked(Field::InPort, widen_port(value), if mask == 0 { 0 } else { u128::MAX }),
+            // Without a tag there is no priority to ask for.
+            Field::VlanTci if mask & present != 0 && value & present == 0 => mask &= Field::VlanVid.ones(),
+            _ => (),
         }
         field.write(&mut self.value, value & mask);
         field.write(&mut self.mask, mask);

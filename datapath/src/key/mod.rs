@@ -34,12 +34,15 @@ mod extract;
 pub mod field;
 mod hash;
 mod matching;
+mod parse;
+mod text;
 pub mod vlan;
 
 pub use extract::{extract, extract_frame};
 pub use field::{Field, FieldInfo, FieldRange, Prerequisite};
 pub use hash::hash;
 pub use matching::{FieldMatch, Match};
+pub use parse::ParseMatchError;
 
 pub use crate::wire::ipv6::exthdr;
 
