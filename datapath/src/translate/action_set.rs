@@ -12,9 +12,8 @@ pub(super) struct ActionSet {
     sets: Vec<OfAction>,
     queue: Option<OfAction>,
     group: Option<OfAction>,
-    /// An output, or what gives the frame to a controller.
+    /// An output. (What else sends a frame is no action of a set: a flow-mod with it is refused.)
     output: Option<OfAction>,
-    resubmit: Option<OfAction>,
 }
 
 impl ActionSet {
@@ -44,17 +43,16 @@ impl ActionSet {
             OfAction::PushVlan(_) => &mut self.push_vlan,
             OfAction::SetQueue(_) => &mut self.queue,
             OfAction::Group(_) => &mut self.group,
-            OfAction::Output { .. } | OfAction::Controller { .. } => &mut self.output,
-            OfAction::Resubmit { .. } => &mut self.resubmit,
+            OfAction::Output { .. } | OfAction::Controller { .. } | OfAction::Resubmit { .. } => &mut self.output,
         };
         *place = Some(action.clone());
     }
 
-    /// The actions in the order in which they are carried out. A group goes before an output, which is then not carried out; an output before a resubmit.
+    /// The actions in the order in which they are carried out. A group goes before an output, which is then not carried out.
     pub fn in_order(&self) -> impl Iterator<Item = OfAction> + '_ {
         let pop = self.pop_vlan.then_some(OfAction::PopVlan);
         let dec_ttl = self.dec_ttl.then_some(OfAction::DecNwTtl);
-        let last = self.group.as_ref().or(self.output.as_ref()).or(self.resubmit.as_ref());
+        let last = self.group.as_ref().or(self.output.as_ref());
         pop.into_iter()
             .chain(self.push_vlan.clone())
             .chain(dec_ttl)

@@ -4,6 +4,10 @@ use super::*;
 use crate::action::{OFPR_ACTION, OFPR_INVALID_TTL, OFPR_NO_MATCH};
 use crate::key::FieldRange;
 
+fn tagged_ip() -> Match {
+    Match::ANY.with_masked(Field::VlanVid, 0x1000, 0x1000).with(Field::EthType, 0x0800)
+}
+
 fn range(field: Field, offset: u8, bits: u8) -> FieldRange {
     FieldRange { field, offset, bits }
 }
@@ -95,7 +99,7 @@ fn written_actions_are_carried_out_in_the_standards_order() {
         set(Field::EthDst, 2),
         output(3),
     ];
-    add(&mut tables, 0, 1, Match::ANY, Instructions { write: written, goto: Some(1), ..Instructions::default() });
+    add(&mut tables, 0, 1, tagged_ip(), Instructions { write: written, goto: Some(1), ..Instructions::default() });
     add(&mut tables, 1, 1, Match::ANY, Instructions { write: vec![set(Field::EthSrc, 5)], ..Instructions::default() });
     let tagged = with(tcp(), Field::VlanTci, 0x1005);
     let vid = Action::Set { field: Field::VlanVid, value: 7, mask: 0xfff };
@@ -109,8 +113,6 @@ fn written_actions_are_carried_out_in_the_standards_order() {
         to(3),
     ];
     assert_eq!(actions(&tables, &tagged), expected);
-    // Without a tag there is none to pop.
-    assert_eq!(actions(&tables, &tcp()), expected[1..]);
     add(&mut tables, 1, 1, Match::ANY, Instructions { clear: true, write: vec![output(2)], ..Instructions::default() });
     assert_eq!(actions(&tables, &tagged), [to(2)]);
 }
@@ -139,7 +141,8 @@ fn instructions_have_their_order() {
 #[test]
 fn what_is_done_after_the_last_output_is_left_out() {
     let mut tables = switch(2);
-    add(&mut tables, 0, 1, Match::ANY, apply([output(2), set(Field::EthDst, 1), OfAction::PushVlan(0x8100), OfAction::DecNwTtl]));
+    let rest = apply([output(2), set(Field::EthDst, 1), OfAction::PushVlan(0x8100), OfAction::DecNwTtl]);
+    add(&mut tables, 0, 1, Match::ANY.with(Field::EthType, 0x0800), rest);
     assert_eq!(actions(&tables, &tcp()), [to(2)]);
 }
 
@@ -147,8 +150,7 @@ fn what_is_done_after_the_last_output_is_left_out() {
 fn fields_are_set_only_if_the_frame_has_them() {
     let mut tables = switch(2);
     let sets = [set(Field::UdpDst, 53), set(Field::TcpDst, 8080), set(Field::ArpOp, 2), set(Field::VlanPcp, 3), output(2)];
-    let list = apply(sets);
-    let found = translate_actions(&tables, &list.apply, &tcp(), 0, &mut Scratch::default());
+    let found = translate_actions(&tables, &sets, &tcp(), 0, &mut Scratch::default());
     assert_eq!(found.actions[..], [set_to(Field::TcpDst, 8080), to(2)]);
     add(&mut tables, 0, 1, Match::ANY, apply([set(Field::Reg0, 7), output(2)]));
     assert_eq!(actions(&tables, &tcp()), [to(2)]);
@@ -212,7 +214,8 @@ fn vlan_tags_are_pushed_popped_and_looked_under() {
     }
     // A tag that comes up is the frame's inner one, looked at only when a table looks.
     let mut tables = switch(3);
-    add(&mut tables, 0, 1, Match::ANY, apply([OfAction::PopVlan, output(2), resubmit(1)]));
+    let tagged = Match::ANY.with_masked(Field::VlanVid, 0x1000, 0x1000);
+    add(&mut tables, 0, 1, tagged, apply([OfAction::PopVlan, output(2), resubmit(1)]));
     let mut double = with(tcp(), Field::VlanTci, 0x1064);
     double.0[3] |= 0x1005 << 48;
     let mut mask = bits(&[Field::InPort]);
