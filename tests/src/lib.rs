@@ -7,7 +7,6 @@ pub mod driver;
 pub mod frontend;
 pub mod guest;
 pub mod hub;
-pub mod pair;
 pub mod process;
 pub mod reference;
 pub mod switch;

@@ -19,7 +19,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendFlags};
-use tracing::trace;
 use vhost::vhost_user::message::{FrontendReq, MAX_MSG_SIZE};
 use vhost::vhost_user::{BackendReqHandler, Error as VhostError, VhostUserBackendReqHandlerMut};
 
@@ -91,9 +90,8 @@ impl Session {
             if !self.room_for_reply()? {
                 return Err(SessionError::RepliesUnread);
             }
-            trace!("{:?}", header.request);
             self.handle(header).map_err(|source| match source {
-                VhostError::Disconnected | VhostError::SocketBroken(_) => SessionError::Disconnected,
+                VhostError::Disconnected => SessionError::Disconnected,
                 source => SessionError::Refused { request: header.request, source },
             })?;
         }

@@ -1,8 +1,8 @@
 //! Waiting for file descriptors: one epoll for the control thread.
 //!
 //! Everything that the control thread does changes one [`crate::switch::Switch`], so a descriptor is not tied to a callback but to a
-//! [`Token`], which the switch takes apart. A token is never used twice, so an event of a descriptor that was closed within
-//! the same round finds nobody, even if its number was given to another one.
+//! [`Token`], which the switch takes apart. A token says whom an event is for, not which descriptor it is of, so an event of a descriptor
+//! that was closed within the same round never reaches a stranger who was given its number.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -58,8 +58,6 @@ pub enum Interest {
     Read,
     /// Something to read, or room to write.
     ReadWrite,
-    /// Room to write.
-    Write,
     /// Something new to read: told once for each arrival, whether it is read or not.
     ReadEdge,
     /// Room to write, once; for a connection under way.
@@ -145,7 +143,6 @@ impl Interest {
         match self {
             Self::Read => EventFlags::IN | EventFlags::RDHUP,
             Self::ReadWrite => EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP,
-            Self::Write => EventFlags::OUT,
             Self::ReadEdge => EventFlags::IN | EventFlags::RDHUP | EventFlags::ET,
             Self::WriteOnce => EventFlags::OUT | EventFlags::ONESHOT,
         }

@@ -1,3 +1,5 @@
-//! The appliance: owns every thread and every file descriptor.
+//! `vswitch`, a virtual switch for QEMU/KVM hosts.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    vswitch::main()
+}

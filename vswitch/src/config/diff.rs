@@ -81,21 +81,6 @@ pub fn steps(running: &Config, wanted: &Config) -> Vec<Step> {
     steps
 }
 
-/// What `running` is once the steps to `wanted` are done: `wanted`, and the ports that only `ctl port add` knows of.
-pub fn adopt(running: &Config, wanted: Config) -> Config {
-    let mut adopted = Config {
-        name: running.name.clone(),
-        datapath_id: running.datapath_id,
-        cpus: running.cpus.clone(),
-        versions: running.versions.clone(),
-        ..wanted
-    };
-    let known = |name: &Name| adopted.ports.iter().any(|port| port.name == *name);
-    let extra: Vec<_> = running.ports.iter().filter(|port| port.origin == Origin::Ctl && !known(&port.name)).cloned().collect();
-    adopted.ports.extend(extra);
-    adopted
-}
-
 fn missing<'a, T: PartialEq + Clone>(from: &'a [T], present: &'a [T]) -> impl Iterator<Item = T> + 'a {
     from.iter().filter(|item| !present.contains(item)).cloned()
 }

@@ -1,5 +1,7 @@
 //! The config file, as TOML sees it. What each value must look like is checked by its type, so that an error comes with its line.
 
+use std::fs::File;
+use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -7,6 +9,9 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{ControllerTarget, DatapathId, FailMode, ListenTarget, Name, Poll, PortSpec, Version};
+
+/// The most bytes of a config file.
+const SIZE_MAX: u64 = 1 << 20;
 
 /// A config file: where it is, its text, and what it says.
 #[derive(Debug)]
@@ -75,8 +80,20 @@ impl ConfigFile {
 
     /// Reads and parses the file at `path`.
     pub fn read(path: &Path) -> Result<Self, FileError> {
-        match std::fs::read_to_string(path) {
-            Ok(text) => Self::parse(path, text),
+        match File::open(path) {
+            Ok(file) => Self::from_open(path, file),
+            Err(error) => Err(FileError { path: path.to_owned(), message: format!("can't be read: {error}") }),
+        }
+    }
+
+    /// Reads and parses `file`, which was opened at `path`.
+    pub fn from_open(path: &Path, file: File) -> Result<Self, FileError> {
+        let mut text = String::new();
+        match file.take(SIZE_MAX + 1).read_to_string(&mut text) {
+            Ok(size) if size as u64 <= SIZE_MAX => Self::parse(path, text),
+            Ok(_) => {
+                Err(FileError { path: path.to_owned(), message: format!("is longer than {SIZE_MAX} bytes: it can't be a config file") })
+            }
             Err(error) => Err(FileError { path: path.to_owned(), message: format!("can't be read: {error}") }),
         }
     }

@@ -17,7 +17,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use diff::{Step, adopt, steps};
+pub use diff::{Step, steps};
 pub use file::{ConfigFile, FileError};
 pub use run_dir::{NoRunDir, RunDir, SOCKET_PATH_MAX};
 pub use spec::{Name, PortKind, PortSpec, QUEUES_MAX, Role, SpecError, VhostUser, VlanSpec, parse_port};

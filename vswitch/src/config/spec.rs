@@ -66,8 +66,13 @@ pub enum VlanSpec {
     All,
     /// An access port of one VLAN, 1 to 4094: its frames carry no tag.
     Access(u16),
-    /// A trunk of the VLANs in these inclusive ranges, 1 to 4094.
-    Trunk(Vec<(u16, u16)>),
+    /// A trunk.
+    Trunk {
+        /// The VLANs in tags, as inclusive ranges, 1 to 4094.
+        ranges: Vec<(u16, u16)>,
+        /// The VLAN of untagged frames, 1 to 4094; VLAN 0 if not given.
+        native: Option<u16>,
+    },
 }
 
 /// What is wrong with a `NAME=SPEC`.
@@ -94,8 +99,6 @@ pub enum SpecError {
     OutOfRange { option: &'static str, value: String, least: u32, most: u32 },
     #[error("trunk={0} is not a VLAN or a range of VLANs A-B, from 1 to 4094 with A no greater than B")]
     BadTrunk(String),
-    #[error("a port has either vlan=N (an access port) or trunk=A-B; take one away")]
-    AccessAndTrunk,
 }
 
 impl Name {
@@ -181,8 +184,7 @@ fn vhost_user(text: &str) -> Result<PortSpec, SpecError> {
     let vlan = match (vlan, trunk.is_empty()) {
         (None, true) => VlanSpec::All,
         (Some(vlan), true) => VlanSpec::Access(vlan),
-        (None, false) => VlanSpec::Trunk(trunk),
-        (Some(_), false) => return Err(SpecError::AccessAndTrunk),
+        (native, false) => VlanSpec::Trunk { ranges: trunk, native },
     };
     let role = if client.is_some() { Role::Client } else { Role::Server };
     Ok(PortSpec { kind: PortKind::VhostUser(VhostUser { socket: socket.into(), role, queues: queues.unwrap_or(1), mtu }), vlan, ofport })
@@ -225,9 +227,11 @@ mod tests {
     fn every_option_is_taken() {
         let spec: PortSpec = "vhost-user:a=b.sock,client,queues=4,mtu=9000,trunk=10-20,trunk=30,ofport=7".parse().expect("valid");
         let kind = PortKind::VhostUser(VhostUser { socket: "a=b.sock".into(), role: Role::Client, queues: 4, mtu: Some(9000) });
-        assert_eq!(spec, PortSpec { kind, vlan: VlanSpec::Trunk(vec![(10, 20), (30, 30)]), ofport: Some(7) });
+        assert_eq!(spec, PortSpec { kind, vlan: VlanSpec::Trunk { ranges: vec![(10, 20), (30, 30)], native: None }, ofport: Some(7) });
         let spec: PortSpec = "vhost-user:x,vlan=10".parse().expect("valid");
         assert_eq!(spec.vlan, VlanSpec::Access(10));
+        let spec: PortSpec = "vhost-user:x,vlan=10,trunk=20".parse().expect("valid");
+        assert_eq!(spec.vlan, VlanSpec::Trunk { ranges: vec![(20, 20)], native: Some(10) });
     }
 
     #[test]
@@ -247,7 +251,6 @@ mod tests {
         assert_eq!(error("a=vhost-user:x,client=1"), SpecError::UnknownOption("client=1".into()));
         assert_eq!(error("a=vhost-user:x,"), SpecError::UnknownOption(String::new()));
         assert_eq!(error("a=vhost-user:x,queues=1,queues=2"), SpecError::Twice("queues"));
-        assert_eq!(error("a=vhost-user:x,vlan=1,trunk=2"), SpecError::AccessAndTrunk);
         for value in ["0", "129", "+1", "1 ", "x", "", "4294967297"] {
             let expected = SpecError::OutOfRange { option: "queues", value: value.into(), least: 1, most: 128 };
             assert_eq!(error(&format!("a=vhost-user:x,queues={value}")), expected);

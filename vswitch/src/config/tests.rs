@@ -175,7 +175,6 @@ fn a_reload_touches_only_what_differs() {
 
     let wanted = config("", &FULL.replace("br1", "br2").replace("[1]", "[0]"));
     assert_eq!(steps(&running, &wanted), [Step::NeedsRestart("the switch's name"), Step::NeedsRestart("the workers' CPUs")]);
-    assert_eq!(adopt(&running, wanted), running);
 }
 
 #[test]
@@ -185,7 +184,6 @@ fn a_reload_leaves_what_ctl_added() {
     running.ports.push(PortConfig::new(&name, &spec, Origin::Ctl, &host().run_dir));
     let wanted = config("", FULL);
     assert_eq!(steps(&running, &wanted), []);
-    assert_eq!(adopt(&running, wanted), running);
 
     // One that was deleted comes back, and one that the file now has otherwise is replaced.
     running.ports.remove(0);
@@ -194,5 +192,4 @@ fn a_reload_leaves_what_ctl_added() {
         steps(&running, &wanted),
         [Step::RemovePort(name), Step::AddPort(wanted.ports[0].clone()), Step::AddPort(wanted.ports[2].clone())]
     );
-    assert_eq!(adopt(&running, wanted.clone()), wanted);
 }

@@ -1,7 +1,4 @@
-//! OpenFlow 1.3: its messages as bytes and as types ([`wire`]), the connections they come over ([`connection`], [`session`]), and the agent that
-//! does what they say ([`agent`]).
+//! OpenFlow 1.3: its messages as bytes and as types ([`wire`]), and what its agent needs of the switch ([`datapath`]).
 
-pub mod agent;
-mod connection;
-mod session;
+pub mod datapath;
 pub mod wire;

@@ -1,0 +1,223 @@
+//! `vswitch run`: the launcher.
+//!
+//! The launcher keeps whatever privilege it was started with and touches no frame and no message. It starts the switch, a second process of the
+//! same binary, and opens for it what the switch itself will not be allowed to open: listening and outgoing sockets, the config file. Each
+//! descriptor is asked for over a socket pair ([`channel`]) and passed back over it, at the start and for ports added later.
+//!
+//! - The two live and die together: if the switch ends, the launcher removes the socket files and ends with the switch's status; if
+//!   the launcher is killed, the kernel kills the switch.
+//! - SIGTERM, SIGINT and SIGHUP end the switch in peace; if it does not follow within seconds, it is killed.
+//! - A lock on the run directory, held by both processes, keeps a second switch away, and tells a new one that the sockets it finds there were left
+//!   behind.
+//!
+//! It is single-threaded but for name look-ups, which may take long; a thread of their own answers them.
+
+pub mod channel;
+mod notify;
+mod sockets;
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::FlockOperation;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use crate::cli::RunArgs;
+use crate::config::RunDir;
+use channel::{Answer, Asked, Channel, Request};
+use sockets::SocketFiles;
+
+/// How long a dying predecessor may hold the run directory.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// How long the switch may take to end in peace.
+const END_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why there is no switch any more, or never was.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum LauncherError {
+    #[error("the run directory {} can't be used: {source}; choose another with --run-dir", path.display())]
+    RunDir { path: PathBuf, source: io::Error },
+    #[error("another switch is running in {}; end it or choose another run directory with --run-dir", .0.display())]
+    Running(PathBuf),
+    #[error("the switch process can't be started: {0}")]
+    Start(io::Error),
+    #[error("waiting for the switch process failed: {0}")]
+    Wait(#[from] io::Error),
+    #[error("the switch process was killed by signal {0}; the socket files are removed")]
+    Killed(i32),
+}
+
+/// Runs a switch until it ends. Returns its exit status.
+pub fn run(args: &RunArgs, run_dir: &RunDir) -> Result<u8, LauncherError> {
+    // Held until both processes have ended: the switch inherits it.
+    let _lock = lock(run_dir.path())?;
+    let stop = stop_signals().map_err(LauncherError::Start)?;
+    let (channel, far) = Channel::pair().map_err(LauncherError::Start)?;
+    let child = start(far).map_err(LauncherError::Start)?;
+    let status = Launcher { config: args.config.clone(), files: SocketFiles::default(), channel, child, stop }.serve()?;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Ok(u8::try_from(code).unwrap_or(1)),
+        (None, signal) => Err(LauncherError::Killed(signal.unwrap_or_default())),
+    }
+}
+
+/// Makes the run directory and locks it.
+fn lock(path: &Path) -> Result<File, LauncherError> {
+    let failed = |source| LauncherError::RunDir { path: path.to_owned(), source };
+    std::fs::create_dir_all(path).map_err(failed)?;
+    let directory = File::open(path).map_err(failed)?;
+    let start = Instant::now();
+    loop {
+        match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => break,
+            Err(rustix::io::Errno::WOULDBLOCK) if start.elapsed() < LOCK_PATIENCE => std::thread::sleep(Duration::from_millis(10)),
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(LauncherError::Running(path.to_owned())),
+            Err(error) => return Err(failed(error.into())),
+        }
+    }
+    rustix::io::fcntl_setfd(&directory, rustix::io::FdFlags::empty()).map_err(|error| failed(error.into()))?;
+    Ok(directory)
+}
+
+/// A socket that becomes readable when the process is asked to end.
+pub fn stop_signals() -> io::Result<UnixStream> {
+    let (near, far) = UnixStream::pair()?;
+    for signal in [SIGTERM, SIGINT, SIGHUP] {
+        signal_hook::low_level::pipe::register(signal, far.try_clone()?)?;
+    }
+    near.set_nonblocking(true)?;
+    Ok(near)
+}
+
+/// Starts the switch: this program again, with the same flags, and its end of the channel as standard input.
+fn start(channel: OwnedFd) -> io::Result<Child> {
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_else(|| "vswitch".into());
+    Command::new("/proc/self/exe")
+        .arg0(name)
+        .args(arguments)
+        .arg("--as-switch")
+        .env_remove("NOTIFY_SOCKET")
+        .stdin(Stdio::from(channel))
+        .spawn()
+}
+
+struct Launcher {
+    config: Option<PathBuf>,
+    files: SocketFiles,
+    channel: Channel,
+    child: Child,
+    stop: UnixStream,
+}
+
+impl Launcher {
+    /// Answers requests until the switch has ended.
+    fn serve(mut self) -> io::Result<ExitStatus> {
+        let pid = Pid::from_child(&self.child);
+        let ended = pidfd_open(pid, PidfdFlags::empty())?;
+        let mut deadline: Option<Instant> = None;
+        let mut channel_open = true;
+        loop {
+            let wait = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let timeout = wait.and_then(|wait| Timespec::try_from(wait).ok());
+            let mut fds =
+                [&ended.as_fd(), &self.stop.as_fd(), &self.channel.as_fd()].map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN));
+            let watched = if channel_open { 3 } else { 2 };
+            match poll(&mut fds[..watched], timeout.as_ref()) {
+                Ok(0) if deadline.is_some() => {
+                    let _ = pidfd_send_signal(&ended, Signal::KILL);
+                    deadline = None;
+                }
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let [has_ended, stop, asked] = fds.map(|fd| !fd.revents().is_empty());
+            if has_ended {
+                return self.child.wait();
+            }
+            if stop && drain(&self.stop) {
+                notify::notify("STOPPING=1");
+                // It fails only if the switch has just ended.
+                let _ = pidfd_send_signal(&ended, Signal::TERM);
+                deadline = Some(Instant::now() + END_PATIENCE);
+            }
+            if asked {
+                match self.channel.receive() {
+                    Ok(Some((asked, _))) => self.answer(asked),
+                    Ok(None) => {}
+                    Err(_) => channel_open = false,
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, Asked { id, request }: Asked) {
+        let result = match request {
+            Request::OpenConfig => self.open_config().map(Some),
+            Request::ListenUnix { path, private } => self.files.listen(&path, private).map(Some),
+            Request::ListenTcp(address) => sockets::listen_tcp(address).map(Some),
+            Request::Unlink(path) => {
+                self.files.unlink(&path);
+                Ok(None)
+            }
+            Request::ConnectUnix(path) => match sockets::connect_unix(&path) {
+                Ok(socket) => Ok(Some(socket)),
+                Err(error) => Err(format!("can't connect to {}: {error}", path.display())),
+            },
+            Request::ConnectTcp { host, port, attempt } => match self.channel.try_clone() {
+                Ok(channel) => {
+                    let look_up = move || reply(&channel, id, sockets::connect_tcp(&host, port, attempt).map(Some));
+                    match std::thread::Builder::new().spawn(look_up) {
+                        Ok(_) => return,
+                        Err(error) => Err(error.to_string()),
+                    }
+                }
+                Err(error) => Err(error.to_string()),
+            },
+            Request::Ready => {
+                announce_ready();
+                Ok(None)
+            }
+        };
+        reply(&self.channel, id, result);
+    }
+
+    fn open_config(&self) -> Result<OwnedFd, String> {
+        let path = self.config.as_deref().ok_or("no config file was given with --config")?;
+        match File::open(path) {
+            Ok(file) => Ok(file.into()),
+            Err(error) => Err(format!("config file {}: can't be read: {error}", path.display())),
+        }
+    }
+}
+
+fn reply(channel: &Channel, id: u64, result: Result<Option<OwnedFd>, String>) {
+    let (fd, error) = match result {
+        Ok(fd) => (fd, None),
+        Err(error) => (None, Some(error)),
+    };
+    // It fails only if the switch has ended, which is noticed anyway.
+    let _ = channel.send(&Answer { id, error }, fd.as_ref().map(AsFd::as_fd));
+}
+
+fn announce_ready() {
+    // Nobody may be reading; the switch works all the same.
+    let mut out = io::stdout();
+    let _ = out.write_all(b"ready\n").and_then(|()| out.flush());
+    notify::notify("READY=1");
+}
+
+/// Empties the signals' socket. False if nothing was in it.
+pub fn drain(stop: &UnixStream) -> bool {
+    let mut bytes = [0; 64];
+    matches!(io::Read::read(&mut &*stop, &mut bytes), Ok(count) if count > 0)
+}
