@@ -493,11 +493,15 @@ pub(crate) struct Lending<'b, 'm> {
 impl<'m> Lending<'_, 'm> {
     /// Adds a frame, as [`Batch::push_loaned`] does.
     #[inline(always)]
-    pub fn push(&mut self, segments: impl IntoIterator<Item = Segment<'m>>) -> &mut Frame {
+    pub fn push(&mut self, segments: impl IntoIterator<Item = Segment<'m>>) {
         // SAFETY: the segments are mapped for 'm, which outlives the call of `lend` that made `self`; before that call returns, and however it
         // does, `drop` ends all loans.
-        let slot = unsafe { self.batch.push_loaned(self.port, Offload::default(), segments) };
-        self.batch.frame_mut(slot)
+        unsafe { self.batch.push_loaned(self.port, Offload::default(), segments) };
+    }
+
+    /// The frame that was added last.
+    pub fn last(&mut self) -> &mut Frame {
+        self.batch.frame_mut(self.batch.len() as u16 - 1)
     }
 
     /// Takes the last frame out again, and counts it.

@@ -47,13 +47,11 @@ impl Header {
 
     #[inline(always)]
     pub fn to_bytes(self, buffers: u16) -> [u8; Self::LEN] {
-        let [hdr_len, gso_size, start, offset, buffers] =
-            [self.hdr_len, self.gso_size, self.csum_start, self.csum_offset, buffers].map(u16::to_le_bytes);
-        let mut bytes = [self.flags, self.gso_type, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        for (to, from) in bytes[2..].chunks_exact_mut(2).zip([hdr_len, gso_size, start, offset, buffers]) {
-            to.copy_from_slice(&from);
-        }
-        bytes
+        let words =
+            [u16::from_le_bytes([self.flags, self.gso_type]), self.hdr_len, self.gso_size, self.csum_start, self.csum_offset, buffers];
+        // Two stores, where the compiler would make many of the parts.
+        let all = words.iter().rev().fold(0u128, |all, word| all << 16 | u128::from(*word)).to_le_bytes();
+        *all.first_chunk().expect("twelve of sixteen bytes")
     }
 
     /// Whether nothing is left to be done. That a guest calls a checksum valid means nothing: this flag is for devices to set.
@@ -124,9 +122,9 @@ pub(crate) struct Pieces<'s, 'm> {
 }
 
 impl<'s, 'm> Pieces<'s, 'm> {
-    #[inline(always)]
-    pub fn new(first: Segment<'m>, rest: &'s [Segment<'m>]) -> Self {
-        Self { current: first, rest }
+    /// The bytes of these segments.
+    pub fn new(segments: &'s [Segment<'m>]) -> Self {
+        Self { current: Segment::from(&[][..]), rest: segments }
     }
 
     /// Takes the next bytes, as many as lie together, `max` at most. `None` at the end, or if `max` is zero.
@@ -174,7 +172,7 @@ impl<'b> Pieces<'b, 'b> {
     /// All of the frame in `slot`.
     #[inline(always)]
     pub fn of(batch: &'b Batch, slot: u16) -> Self {
-        Self::new(Segment::from(batch.frame(slot).head()), batch.payload(slot))
+        Self { current: Segment::from(batch.frame(slot).head()), rest: batch.payload(slot) }
     }
 }
 

@@ -272,51 +272,35 @@ impl Ring {
     }
 }
 
-/// What is known of a chain before its turn comes: its buffer or buffers are `B`s.
-#[derive(Clone, Copy)]
-pub(crate) enum Chain<B> {
-    /// Its head is beyond the table.
-    Beyond,
-    /// It is one buffer.
-    Whole(B),
-    /// It begins with this descriptor.
-    First(Descriptor),
-}
-
 impl RingMemory {
-    /// What the first descriptor of a chain to be read from says.
+    /// The buffer of the chain that begins with the descriptor at `head`, if it is one buffer in one region, to be read.
     #[inline(always)]
-    pub fn look_to_read(&self, head: u16) -> Chain<Segment<'_>> {
-        self.look(head, Direction::Read, |descriptor| self.segment(descriptor.address, descriptor.len))
+    pub fn read_whole(&self, head: u16) -> Option<Segment<'_>> {
+        let descriptor = self.descriptor(head).filter(|descriptor| descriptor.is_single(Direction::Read))?;
+        self.segment(descriptor.address, descriptor.len)
     }
 
-    /// What the first descriptor of a chain to be written to says.
+    /// The buffer of the chain that begins with the descriptor at `head`, if it is one buffer in one region, to be written.
     #[inline(always)]
-    pub fn look_to_write(&self, head: u16) -> Chain<Room<'_>> {
-        self.look(head, Direction::Write, |descriptor| self.room(descriptor.address, descriptor.len))
+    pub fn write_whole(&self, head: u16) -> Option<Room<'_>> {
+        let descriptor = self.descriptor(head).filter(|descriptor| descriptor.is_single(Direction::Write))?;
+        self.room(descriptor.address, descriptor.len)
     }
 
-    #[inline(always)]
-    fn look<B>(&self, head: u16, direction: Direction, buffer: impl FnOnce(&Descriptor) -> Option<B>) -> Chain<B> {
-        let Some(descriptor) = self.descriptor(head) else { return Chain::Beyond };
-        let whole = if descriptor.is_single(direction) { buffer(&descriptor) } else { None };
-        whole.map_or(Chain::First(descriptor), Chain::Whole)
+    /// Adds the buffers of the chain that begins with the descriptor at `head` to `segments`.
+    pub fn read_chain<'m>(&'m self, head: u16, segments: &mut Vec<Segment<'m>>) -> Result<(), RingError> {
+        self.walk(head, Direction::Read, |address, len| self.segments(address, len, segments))
     }
 
-    /// Adds the buffers of the chain that begins with `first`, the descriptor at `head`, to `segments`.
-    pub fn read_chain<'m>(&'m self, head: u16, first: Descriptor, segments: &mut Vec<Segment<'m>>) -> Result<(), RingError> {
-        self.walk(head, first, Direction::Read, |address, len| self.segments(address, len, segments))
-    }
-
-    /// Adds the buffers of the chain that begins with `first`, the descriptor at `head`, to `rooms`.
-    pub fn write_chain<'m>(&'m self, head: u16, first: Descriptor, rooms: &mut Vec<Room<'m>>) -> Result<(), RingError> {
-        self.walk(head, first, Direction::Write, |address, len| self.rooms(address, len, rooms))
+    /// Adds the buffers of the chain that begins with the descriptor at `head` to `rooms`.
+    pub fn write_chain<'m>(&'m self, head: u16, rooms: &mut Vec<Room<'m>>) -> Result<(), RingError> {
+        self.walk(head, Direction::Write, |address, len| self.rooms(address, len, rooms))
     }
 
     /// Calls `add` for each buffer of a chain: its descriptors, of which the last may refer to an indirect table (virtio 1.2, 2.7.5.3).
     #[inline]
-    fn walk(&self, head: u16, first: Descriptor, direction: Direction, mut add: impl FnMut(u64, u32) -> bool) -> Result<(), RingError> {
-        let mut descriptor = first;
+    fn walk(&self, head: u16, direction: Direction, mut add: impl FnMut(u64, u32) -> bool) -> Result<(), RingError> {
+        let mut descriptor = self.descriptor(head).ok_or(RingError::Index { head, index: head })?;
         let mut table: Option<Segment<'_>> = None;
         let mut left = CHAIN_MAX.min(usize::from(self.size()));
         loop {

@@ -12,9 +12,9 @@ use datapath::port::{PortNo, RxQueue};
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_net::VIRTIO_NET_F_MRG_RXBUF;
 
-use crate::memory::{Lending, lend, read_array};
+use crate::memory::{Lending, RingMemory, lend, read_array};
 use crate::offload::{Header, Pieces};
-use crate::ring::{Chain, Ring, RingError, RingSetup, recycle};
+use crate::ring::{Ring, RingError, RingSetup, recycle};
 
 /// A guest's transmit queue, in service.
 #[derive(Debug)]
@@ -75,10 +75,10 @@ impl RxQueue for RxRing {
             *head = memory.available_entry(next.wrapping_add(i as u16));
             memory.prefetch_descriptor(*head);
         }
-        let mut chains = [Chain::Beyond; BATCH];
-        for (chain, &head) in chains.iter_mut().zip(&heads[..count]) {
-            *chain = memory.look_to_read(head);
-            if let Chain::Whole(segment) = chain {
+        let mut wholes = [None; BATCH];
+        for (whole, &head) in wholes.iter_mut().zip(&heads[..count]) {
+            *whole = memory.read_whole(head);
+            if let Some(segment) = whole {
                 // The header and the head of a short frame.
                 prefetch(segment.as_ptr());
                 prefetch(segment.as_ptr().wrapping_add(64));
@@ -88,20 +88,10 @@ impl RxQueue for RxRing {
         let mut segments = recycle(std::mem::take(&mut self.segments));
         let (frames, taken, fault) = lend(batch, self.port, memory, |lending| {
             let (mut taken, mut fault) = (0, None);
-            for (&head, &chain) in heads[..count].iter().zip(&chains) {
-                let walked = match chain {
-                    Chain::Whole(segment) => {
-                        take_frame(lending, header_len, &[segment]);
-                        Ok(())
-                    }
-                    Chain::First(descriptor) => {
-                        segments.clear();
-                        memory.read_chain(head, descriptor, &mut segments).map(|()| take_frame(lending, header_len, &segments))
-                    }
-                    Chain::Beyond => Err(RingError::Index { head, index: head }),
-                };
-                if let Err(error) = walked {
-                    lending.reject(DropReason::BadDescriptor);
+            for (&head, whole) in heads[..count].iter().zip(wholes) {
+                if let Some(segment) = whole {
+                    take_whole(lending, header_len, segment);
+                } else if let Err(error) = take_chain(lending, header_len, memory, head, &mut segments) {
                     fault = Some(error);
                     break;
                 }
@@ -130,31 +120,63 @@ impl RxQueue for RxRing {
     }
 }
 
-/// Adds the frame in these buffers, after its header, to the batch, or counts why it is none.
+/// Adds the frame in this buffer, after its header, to the batch, or counts why it is none.
 #[inline(always)]
-fn take_frame<'m>(lending: &mut Lending<'_, 'm>, header_len: usize, segments: &[Segment<'m>]) {
-    let total: usize = segments.iter().map(Segment::len).sum();
-    let Some(len) = total.checked_sub(header_len) else {
-        return lending.reject(DropReason::BadDescriptor);
-    };
-    if !(ETHERNET_HEADER..=FRAME_MAX).contains(&len) {
-        return lending.reject(if len > FRAME_MAX { DropReason::TooLong } else { DropReason::Truncated });
+fn take_whole<'m>(lending: &mut Lending<'_, 'm>, header_len: usize, segment: Segment<'m>) {
+    if let Some(header) = read_array(&segment).filter(|_| is_frame_len(segment.len(), header_len)) {
+        lending.push([segment.part(header_len, usize::MAX)]);
+        apply_header(lending, Header::from_bytes(&header));
+    } else {
+        take_segments(lending, header_len, &[segment]);
     }
-    let [first, rest @ ..] = segments else { return };
-    // A header in one piece is read where it lies. (A legacy header is shorter than what is read here; the frame behind it is long enough.)
-    let (header, frame) = match read_array(first) {
-        Some(bytes) => (Header::from_bytes(&bytes), Pieces::new(first.part(header_len, usize::MAX), rest)),
-        None => {
-            let mut bytes = [0; Header::LEN];
-            let mut filled = 0;
-            for segment in segments {
-                filled += segment.copy_to(&mut bytes[filled..]);
-            }
-            (Header::from_bytes(&bytes), Pieces::new(*first, rest).after(header_len))
-        }
-    };
-    let frame = lending.push(frame);
+}
+
+/// Adds the frame in the chain that begins at `head`. The chain's fault is reported and returned.
+#[inline(never)]
+fn take_chain<'m>(
+    lending: &mut Lending<'_, 'm>,
+    header_len: usize,
+    memory: &'m RingMemory,
+    head: u16,
+    segments: &mut Vec<Segment<'m>>,
+) -> Result<(), RingError> {
+    segments.clear();
+    memory.read_chain(head, segments).inspect_err(|_| lending.reject(DropReason::BadDescriptor))?;
+    take_segments(lending, header_len, segments);
+    Ok(())
+}
+
+/// Adds the frame in these buffers, after its header, to the batch, or counts why it is none.
+fn take_segments<'m>(lending: &mut Lending<'_, 'm>, header_len: usize, segments: &[Segment<'m>]) {
+    let total: usize = segments.iter().map(Segment::len).sum();
+    if !is_frame_len(total, header_len) {
+        return lending.reject(match total.checked_sub(header_len) {
+            None => DropReason::BadDescriptor,
+            Some(len) if len > FRAME_MAX => DropReason::TooLong,
+            Some(_) => DropReason::Truncated,
+        });
+    }
+    // A legacy header is shorter than what is read here, but the frame behind it is long enough.
+    let mut header = [0; Header::LEN];
+    let mut filled = 0;
+    for segment in segments {
+        filled += segment.copy_to(&mut header[filled..]);
+    }
+    lending.push(Pieces::new(segments).after(header_len));
+    apply_header(lending, Header::from_bytes(&header));
+}
+
+/// Whether a header of `header_len` bytes and a frame can be `total` bytes long.
+#[inline(always)]
+fn is_frame_len(total: usize, header_len: usize) -> bool {
+    (header_len + ETHERNET_HEADER..=header_len + FRAME_MAX).contains(&total)
+}
+
+/// Sets what its header says for the last frame, or rejects it.
+#[inline(always)]
+fn apply_header(lending: &mut Lending<'_, '_>, header: Header) {
     if !header.is_plain() {
+        let frame = lending.last();
         match header.offload(frame.head(), frame.len()) {
             Some(offload) => frame.offload = offload,
             None => lending.reject_last(DropReason::BadOffload),

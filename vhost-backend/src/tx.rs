@@ -9,6 +9,7 @@
 
 use std::fs::File;
 use std::iter::once;
+use std::ops::Range;
 
 use datapath::drops::TxDrop;
 use datapath::frame::{BATCH, Batch, Checksum, ETHERNET_HEADER, Frame, HEAD_MAX, Offload, Segmentation, SegmentationKind};
@@ -21,7 +22,7 @@ use virtio_bindings::virtio_net::{
 
 use crate::memory::Room;
 use crate::offload::{Header, Headers, Pieces, Segmenter, Sum};
-use crate::ring::{Chain, Ring, RingError, RingSetup, recycle};
+use crate::ring::{Ring, RingError, RingSetup, recycle};
 use crate::rx::header_len;
 
 /// A guest's receive queue, in service.
@@ -29,7 +30,6 @@ use crate::rx::header_len;
 pub struct TxRing {
     ring: Ring,
     accepts: Accepts,
-    mtu: Option<u16>,
     header_len: usize,
     mergeable: bool,
     /// The buffers of one frame and the chains they belong to; kept for their allocations.
@@ -46,8 +46,7 @@ impl TxRing {
         ring.disarm();
         Ok(Self {
             ring,
-            accepts: Accepts::new(features),
-            mtu,
+            accepts: Accepts::new(features, mtu),
             header_len: header_len(features),
             mergeable: features & (1 << VIRTIO_NET_F_MRG_RXBUF) != 0,
             rooms: Vec::new(),
@@ -77,44 +76,41 @@ impl TxRing {
 
     /// Changes the MTU (NET_SET_MTU).
     pub fn set_mtu(&mut self, mtu: Option<u16>) {
-        self.mtu = mtu;
+        self.accepts.mtu = mtu.map_or(usize::MAX, usize::from);
     }
 
     /// Transmits the frames of `batch` whose slots are listed, in order; each is counted in `transmitted`, as sent or as dropped.
     pub fn transmit(&mut self, batch: &Batch, slots: &[u16], transmitted: &mut Transmitted) {
-        let available = self.ring.available();
+        let available = usize::from(self.ring.available());
         let mut filling = Filling {
             ring: &self.ring,
+            accepts: self.accepts,
             header_len: self.header_len,
             mergeable: self.mergeable,
-            available: available.into(),
+            available,
             taken: 0,
-            ahead: [(0, Chain::Beyond); BATCH],
-            ahead_from: 0,
-            ahead_len: 0,
+            heads: [0; BATCH],
+            wholes: [None; BATCH],
+            ahead: 0..0,
             rooms: recycle(std::mem::take(&mut self.rooms)),
             chains: std::mem::take(&mut self.chains),
+            fault: None,
         };
-        let mut fault = None;
         for chunk in slots.chunks(BATCH) {
             filling.look_ahead(chunk.len());
             for &slot in chunk {
                 let frame = batch.frame(slot);
-                let result = match self.ring.fault().is_none() && fault.is_none() {
-                    true => self.accepts.work(frame, self.mtu).map_err(Refusal::Drop).and_then(|work| filling.carry_out(work, batch, slot)),
-                    false => Err(Refusal::Drop(TxDrop::BadDescriptor)),
+                let result = match self.accepts.header(frame) {
+                    Some(header) => filling.write(header, batch, slot),
+                    None => filling.work(batch, slot),
                 };
                 match result {
                     Ok(()) => transmitted.sent(frame.len()),
-                    Err(Refusal::Drop(reason)) => transmitted.dropped(reason),
-                    Err(Refusal::Fault(error)) => {
-                        transmitted.dropped(TxDrop::BadDescriptor);
-                        fault = Some(error);
-                    }
+                    Err(reason) => transmitted.dropped(reason),
                 }
             }
         }
-        let Filling { taken, rooms, chains, .. } = filling;
+        let Filling { taken, rooms, chains, fault, .. } = filling;
         (self.rooms, self.chains) = (recycle(rooms), chains);
         self.ring.complete(taken as u16);
         if let Some(fault) = fault {
@@ -123,7 +119,7 @@ impl TxRing {
     }
 }
 
-/// What a guest agreed to take over (virtio 1.2, 5.1.3).
+/// What a guest takes (virtio 1.2, 5.1.3).
 #[derive(Clone, Copy, Debug)]
 struct Accepts {
     checksum: bool,
@@ -131,20 +127,12 @@ struct Accepts {
     tcp6: bool,
     ecn: bool,
     udp: bool,
-}
-
-/// What is to be done with a frame for a guest.
-enum Work {
-    /// To be written as it is, behind this header.
-    Write(Header),
-    /// To be given its checksum, from `start` on, at `start + offset`.
-    Checksum { start: usize, offset: usize },
-    /// To be cut into segments, which are given their checksums unless the guest takes over these.
-    Segment { headers: Headers, size: u16, partial: bool },
+    /// The most bytes from the layer 3 header on.
+    mtu: usize,
 }
 
 impl Accepts {
-    fn new(features: u64) -> Self {
+    fn new(features: u64, mtu: Option<u16>) -> Self {
         let has = |bit: u32| features & (1 << bit) != 0;
         let checksum = has(VIRTIO_NET_F_GUEST_CSUM);
         Self {
@@ -154,68 +142,38 @@ impl Accepts {
             ecn: has(VIRTIO_NET_F_GUEST_ECN),
             // One kind in our offload, for both versions of IP.
             udp: checksum && has(VIRTIO_NET_F_GUEST_USO4) && has(VIRTIO_NET_F_GUEST_USO6),
+            mtu: mtu.map_or(usize::MAX, usize::from),
         }
     }
 
-    /// Finds out what is to be done with a frame, or why it can't be sent.
+    /// The header that a frame is written with, if there is nothing to be found out or done first.
     #[inline(always)]
-    fn work(&self, frame: &Frame, mtu: Option<u16>) -> Result<Work, TxDrop> {
-        let Offload { checksum, segmentation } = frame.offload;
-        if segmentation.is_some() {
-            return self.segmentation_work(frame, mtu);
-        }
-        let network = if frame.layout.network == 0 { ETHERNET_HEADER } else { usize::from(frame.layout.network) };
-        if mtu.is_some_and(|mtu| frame.len().saturating_sub(network) > usize::from(mtu)) {
-            return Err(TxDrop::TooLong);
-        }
-        if self.checksum {
-            return Ok(Work::Write(Header::passing_on(&frame.offload, 0)));
-        }
-        match checksum {
-            Checksum::Unknown | Checksum::Valid => Ok(Work::Write(Header::default())),
-            Checksum::Partial { start, offset } => {
-                let (start, offset) = (usize::from(start), usize::from(offset));
-                if start + offset + 2 > frame.len() { Err(TxDrop::Offload) } else { Ok(Work::Checksum { start, offset }) }
-            }
-        }
+    fn header(&self, frame: &Frame) -> Option<Header> {
+        let done = self.checksum || !matches!(frame.offload.checksum, Checksum::Partial { .. });
+        let ready = done && frame.offload.segmentation.is_none() && frame.len() - network(frame).min(frame.len()) <= self.mtu;
+        ready.then(|| self.finished_header(&frame.offload))
     }
 
-    fn segmentation_work(&self, frame: &Frame, mtu: Option<u16>) -> Result<Work, TxDrop> {
-        let Some(Segmentation { kind, ecn, size }) = frame.offload.segmentation else { return Err(TxDrop::Offload) };
-        // The frame may have been changed since its headers were checked.
-        let headers = Headers::of(frame.head(), &frame.offload).ok_or(TxDrop::Offload)?;
-        let payload = frame.len().saturating_sub(headers.end).min(size.into());
-        let packet = headers.end - headers.network + payload;
-        if mtu.is_some_and(|mtu| packet > usize::from(mtu)) {
-            return Err(TxDrop::TooLong);
-        }
-        let accepted = match kind {
+    /// The header of a frame that needs no more work.
+    #[inline(always)]
+    fn finished_header(&self, offload: &Offload) -> Header {
+        if self.checksum { Header::passing_on(offload, 0) } else { Header::default() }
+    }
+
+    fn segments(&self, segmentation: &Segmentation) -> bool {
+        let accepted = match segmentation.kind {
             SegmentationKind::Tcp4 => self.tcp4,
             SegmentationKind::Tcp6 => self.tcp6,
             SegmentationKind::Udp => self.udp,
         };
-        if accepted && (self.ecn || !ecn) {
-            Ok(Work::Write(Header::passing_on(&frame.offload, headers.end)))
-        } else if packet > usize::from(u16::MAX) || size == 0 {
-            Err(TxDrop::Offload)
-        } else {
-            Ok(Work::Segment { headers, size, partial: self.checksum })
-        }
+        accepted && (self.ecn || !segmentation.ecn)
     }
 }
 
-/// Why a frame is not written.
-enum Refusal {
-    /// It is dropped.
-    Drop(TxDrop),
-    /// The ring can't be followed any further.
-    Fault(RingError),
-}
-
-impl From<RingError> for Refusal {
-    fn from(fault: RingError) -> Self {
-        Self::Fault(fault)
-    }
+/// Where a frame's layer 3 begins.
+#[inline(always)]
+fn network(frame: &Frame) -> usize {
+    if frame.layout.network == 0 { ETHERNET_HEADER } else { usize::from(frame.layout.network) }
 }
 
 /// A chain that a frame is written to.
@@ -225,137 +183,164 @@ struct Filled {
     len: usize,
 }
 
-/// A ring's free buffers while a batch is written to them.
+/// A ring's free buffers while a batch is written to them. Chains are numbered from the ring's next one on.
 struct Filling<'m> {
     ring: &'m Ring,
+    accepts: Accepts,
     header_len: usize,
     mergeable: bool,
-    /// How many chains there are from the ring's next one on, when last looked.
+    /// How many chains there were when last looked.
     available: usize,
     /// How many of them were filled.
     taken: usize,
-    /// The chains that were looked at before their turn, from the `ahead_from`th on.
-    ahead: [(u16, Chain<Room<'m>>); BATCH],
-    ahead_from: usize,
-    ahead_len: usize,
+    /// The chains that were looked at before their turn: their heads, and those that are one buffer.
+    ahead: Range<usize>,
+    heads: [u16; BATCH],
+    wholes: [Option<Room<'m>>; BATCH],
     rooms: Vec<Room<'m>>,
     chains: Vec<Filled>,
+    fault: Option<RingError>,
 }
 
 impl<'m> Filling<'m> {
+    /// The position of a chain in the ring.
+    #[inline(always)]
+    fn position(&self, chain: usize) -> u16 {
+        self.ring.next().wrapping_add(chain as u16)
+    }
+
     /// Brings the next `count` chains and their buffers closer.
     #[inline(always)]
     fn look_ahead(&mut self, count: usize) {
         let memory = &self.ring.memory;
-        let first = self.ring.next().wrapping_add(self.taken as u16);
-        self.ahead_from = self.taken;
-        self.ahead_len = count.min(self.available - self.taken);
-        let ahead = &mut self.ahead[..self.ahead_len];
-        for (i, (head, _)) in ahead.iter_mut().enumerate() {
+        let first = self.position(self.taken);
+        let count = count.min(self.available - self.taken);
+        self.ahead = self.taken..self.taken + count;
+        for (i, head) in self.heads[..count].iter_mut().enumerate() {
             *head = memory.available_entry(first.wrapping_add(i as u16));
             memory.prefetch_descriptor(*head);
         }
-        for (head, chain) in ahead {
-            *chain = memory.look_to_write(*head);
-            if let Chain::Whole(room) = chain {
+        for (whole, &head) in self.wholes.iter_mut().zip(&self.heads[..count]) {
+            *whole = memory.write_whole(head);
+            if let Some(room) = whole {
                 prefetch(room.as_ptr());
                 prefetch(room.as_ptr().wrapping_add(64));
             }
         }
     }
 
-    /// The `index`th chain from the ring's next one on, and its head.
-    #[inline(always)]
-    fn chain(&mut self, index: usize) -> Result<(u16, Chain<Room<'m>>), Refusal> {
-        if let Some(&chain) = self.ahead[..self.ahead_len].get(index.wrapping_sub(self.ahead_from)) {
-            return Ok(chain);
+    /// The head of a chain, or none if the driver has not made that many available.
+    fn head(&mut self, chain: usize) -> Result<u16, TxDrop> {
+        if self.fault.is_some() || self.ring.fault().is_some() {
+            return Err(TxDrop::BadDescriptor);
         }
-        if index >= self.available {
-            self.available = self.ring.look()?.into();
-            if index >= self.available {
-                return Err(Refusal::Drop(TxDrop::RingFull));
+        if chain >= self.available {
+            self.available = self.ring.look().map_err(|fault| self.fail(fault))?.into();
+            if chain >= self.available {
+                return Err(TxDrop::RingFull);
             }
         }
-        let head = self.ring.memory.available_entry(self.ring.next().wrapping_add(index as u16));
-        Ok((head, self.ring.memory.look_to_write(head)))
+        Ok(self.ring.memory.available_entry(self.position(chain)))
     }
 
-    #[inline(always)]
-    fn carry_out(&mut self, work: Work, batch: &Batch, slot: u16) -> Result<(), Refusal> {
-        let frame = Pieces::of(batch, slot);
-        let len = batch.frame(slot).len();
-        match work {
-            Work::Write(header) => self.write(header, frame, len),
-            Work::Checksum { start, offset } => {
-                let mut sum = Sum::default();
-                sum.add_pieces(frame.after(start), len - start);
-                let checksum = sum.transport_checksum();
-                let at = start + offset;
-                self.write(Header::default(), frame.first(at).chain(once(Segment::from(&checksum[..]))).chain(frame.after(at + 2)), len)
-            }
-            Work::Segment { headers, size, partial } => {
-                let taken = self.taken;
-                let segmenter = Segmenter::new(headers, batch.frame(slot).head(), len, size);
-                self.write_segments(&segmenter, frame.after(headers.end), partial).inspect_err(|_| self.taken = taken)
-            }
-        }
+    fn fail(&mut self, fault: RingError) -> TxDrop {
+        self.fault = Some(fault);
+        TxDrop::BadDescriptor
     }
 
-    fn write_segments(&mut self, segmenter: &Segmenter, mut payload: Pieces<'_, '_>, partial: bool) -> Result<(), Refusal> {
-        // Each takes a chain at least: no work is done for a frame that a guest has no room for, however small its segments.
-        self.chain(self.taken + segmenter.count() - 1)?;
+    /// Writes a header and the frame in `slot` as it is.
+    #[inline(always)]
+    fn write(&mut self, header: Header, batch: &Batch, slot: u16) -> Result<(), TxDrop> {
+        let total = self.header_len + batch.frame(slot).len();
+        let index = self.taken.wrapping_sub(self.ahead.start);
+        if self.ahead.contains(&self.taken)
+            && let Some(room) = self.wholes[index % BATCH].filter(|room| room.len() >= total)
+        {
+            // A legacy header is shorter; the frame overwrites the rest.
+            room.write_array(header.to_bytes(1));
+            let room = room.skip(self.header_len);
+            let copied = room.copy_from(&Segment::from(batch.frame(slot).head()));
+            batch.payload(slot).iter().fold(room.skip(copied), |room, piece| room.skip(room.copy_from(piece)));
+            self.give_back(self.heads[index % BATCH], total);
+            return Ok(());
+        }
+        self.write_pieces(header, Pieces::of(batch, slot), total - self.header_len)
+    }
+
+    /// Does what the guest did not take over, and writes the frame or its segments.
+    #[inline(never)]
+    fn work(&mut self, batch: &Batch, slot: u16) -> Result<(), TxDrop> {
+        let frame = batch.frame(slot);
+        if let Some(segmentation) = frame.offload.segmentation {
+            return self.segment(&segmentation, batch, slot);
+        }
+        if frame.len().saturating_sub(network(frame)) > self.accepts.mtu {
+            return Err(TxDrop::TooLong);
+        }
+        let Checksum::Partial { start, offset } = frame.offload.checksum else { return Err(TxDrop::Offload) };
+        let (start, at) = (usize::from(start), usize::from(start) + usize::from(offset));
+        let rest = frame.len().checked_sub(at + 2).ok_or(TxDrop::Offload)?;
+        let pieces = Pieces::of(batch, slot);
+        let mut sum = Sum::default();
+        sum.add_pieces(pieces.after(start), frame.len() - start);
+        let checksum = sum.transport_checksum();
+        let pieces = pieces.first(at).chain(once(Segment::from(&checksum[..]))).chain(pieces.after(at + 2).first(rest));
+        self.write_pieces(Header::default(), pieces, frame.len())
+    }
+
+    fn segment(&mut self, segmentation: &Segmentation, batch: &Batch, slot: u16) -> Result<(), TxDrop> {
+        let frame = batch.frame(slot);
+        // The frame may have been changed since its headers were checked.
+        let headers = Headers::of(frame.head(), &frame.offload).ok_or(TxDrop::Offload)?;
+        let payload = frame.len().saturating_sub(headers.end).min(segmentation.size.into());
+        let packet = headers.end - headers.network + payload;
+        if packet > self.accepts.mtu {
+            return Err(TxDrop::TooLong);
+        }
+        if self.accepts.segments(segmentation) {
+            return self.write_pieces(Header::passing_on(&frame.offload, headers.end), Pieces::of(batch, slot), frame.len());
+        }
+        if packet > usize::from(u16::MAX) || segmentation.size == 0 {
+            return Err(TxDrop::Offload);
+        }
+        let segmenter = Segmenter::new(headers, frame.head(), frame.len(), segmentation.size);
+        // Each takes a chain at least: no work is done for a frame that the guest has no room for, however small its segments.
+        self.head(self.taken + segmenter.count() - 1)?;
+        let taken = self.taken;
+        self.write_segments(&segmenter, Pieces::of(batch, slot).after(headers.end)).inspect_err(|_| self.taken = taken)
+    }
+
+    fn write_segments(&mut self, segmenter: &Segmenter, mut payload: Pieces<'_, '_>) -> Result<(), TxDrop> {
+        let header = self.accepts.finished_header(&segmenter.offload());
         let mut head = [0; HEAD_MAX];
         for index in 0..segmenter.count() {
             let len = segmenter.payload_len(index);
-            let sum = (!partial).then(|| {
+            let sum = (!self.accepts.checksum).then(|| {
                 let mut sum = Sum::default();
                 sum.add_pieces(payload, len);
                 sum
             });
             let head = segmenter.headers(index, sum, &mut head);
-            let header = if partial { Header::passing_on(&segmenter.offload(), 0) } else { Header::default() };
-            self.write(header, once(Segment::from(head)).chain(payload.first(len)), head.len() + len)?;
+            self.write_pieces(header, once(Segment::from(head)).chain(payload.first(len)), head.len() + len)?;
             payload = payload.after(len);
         }
         Ok(())
     }
 
-    /// Writes a header and a frame of `len` bytes to the next chain, or to as many as it takes.
-    #[inline(always)]
-    fn write<'p>(&mut self, header: Header, pieces: impl Iterator<Item = Segment<'p>>, len: usize) -> Result<(), Refusal> {
+    /// Writes a header and `len` bytes of frame to as many chains as they take, whatever these are like.
+    #[inline(never)]
+    fn write_pieces<'p>(&mut self, header: Header, pieces: impl Iterator<Item = Segment<'p>>, len: usize) -> Result<(), TxDrop> {
         let total = self.header_len + len;
-        let (head, chain) = self.chain(self.taken)?;
-        match chain {
-            Chain::Whole(room) if room.len() >= total => {
-                // A legacy header is shorter; the frame overwrites the rest.
-                room.write_array(header.to_bytes(1));
-                let mut room = room.skip(self.header_len);
-                for piece in pieces {
-                    room = room.skip(room.copy_from(&piece));
-                }
-                self.give_back(head, total);
-                Ok(())
-            }
-            _ => self.write_parts(header, pieces, total),
-        }
-    }
-
-    /// As `write`, over any buffers. `total` includes the header.
-    fn write_parts<'p>(&mut self, header: Header, pieces: impl Iterator<Item = Segment<'p>>, total: usize) -> Result<(), Refusal> {
         self.rooms.clear();
         self.chains.clear();
         let mut found = 0;
         while found < total {
             if !self.chains.is_empty() && !self.mergeable {
-                return Err(Refusal::Drop(TxDrop::TooLong));
+                return Err(TxDrop::TooLong);
             }
-            let (head, chain) = self.chain(self.taken + self.chains.len())?;
+            let head = self.head(self.taken + self.chains.len())?;
             let before = self.rooms.len();
-            match chain {
-                Chain::Whole(room) => self.rooms.push(room),
-                Chain::First(descriptor) => self.ring.memory.write_chain(head, descriptor, &mut self.rooms)?,
-                Chain::Beyond => return Err(RingError::Index { head, index: head }.into()),
-            }
+            self.ring.memory.write_chain(head, &mut self.rooms).map_err(|fault| self.fail(fault))?;
             let len = self.rooms[before..].iter().map(Room::len).sum();
             found += len;
             self.chains.push(Filled { head, len });
@@ -377,7 +362,7 @@ impl<'m> Filling<'m> {
     /// Writes the used entry of the next chain. It is published with the batch.
     #[inline(always)]
     fn give_back(&mut self, head: u16, written: usize) {
-        self.ring.memory.write_used(self.ring.next().wrapping_add(self.taken as u16), head, written as u32);
+        self.ring.memory.write_used(self.position(self.taken), head, written as u32);
         self.taken += 1;
     }
 }
