@@ -57,7 +57,7 @@ impl Default for CacheLimits {
 }
 
 /// A cached flow, for people.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct CachedFlow {
     /// The key, outside the mask zero.
     pub key: FlowKey,
@@ -234,7 +234,7 @@ impl FlowCache {
                 // Zeros stand for the bits that did not count. If they count now, the mask differs and the megaflow goes.
                 let key = self.megaflows.origin(id).key;
                 let translation = translate(tables, &key, now, &mut self.scratch, false);
-                if translation.mask == *self.megaflows.mask(id) {
+                if translation.mask == *self.megaflows.mask(id) && translation.effects.is_current(tables) {
                     let used = self.megaflows.flow(id).used;
                     self.replace(id, translation, tables, used);
                 } else {

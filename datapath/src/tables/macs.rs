@@ -37,6 +37,11 @@ pub struct MacDependency {
     generation: u32,
 }
 
+impl MacDependency {
+    /// An answer that does not hold.
+    pub const NEVER: Self = Self { bucket: u16::MAX, generation: 0 };
+}
+
 impl MacTable {
     /// An empty table for `capacity` addresses in all and `per_port` on one port.
     pub fn new(capacity: usize, per_port: usize) -> Self {
@@ -88,7 +93,7 @@ impl MacTable {
 
     /// Whether the answer still holds. Cheap: one load.
     pub fn is_current(&self, dependency: &MacDependency) -> bool {
-        self.generations[usize::from(dependency.bucket)].load(Ordering::Acquire) == dependency.generation
+        self.generations.get(usize::from(dependency.bucket)).is_some_and(|now| now.load(Ordering::Acquire) == dependency.generation)
     }
 
     /// Remembers that `mac` was seen at `used` where the table has it, if that is `port`.

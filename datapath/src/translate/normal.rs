@@ -10,7 +10,7 @@ use crate::action::Action;
 use crate::drops::DropReason;
 use crate::key::Field;
 use crate::port::PortNo;
-use crate::tables::{Port, PortConfig, VlanMode};
+use crate::tables::{MacDependency, Port, PortConfig, VlanMode};
 use crate::wire::ethernet::ethertype;
 use crate::wire::vlan::VID;
 
@@ -68,7 +68,13 @@ impl<O: Observer + ?Sized> Pipeline<'_, O> {
             return;
         }
         let macs = self.tables.macs();
-        let dependency = if self.learn { macs.learn(vlan, mac, port, self.now) } else { macs.lookup(vlan, mac).1 };
+        let dependency = if self.learn {
+            macs.learn(vlan, mac, port, self.now)
+        } else {
+            // The station is elsewhere: its next frame from here has to teach, so nobody may go by this translation.
+            let (at, dependency) = macs.lookup(vlan, mac);
+            if at == Some(port) { dependency } else { MacDependency::NEVER }
+        };
         self.observe(Step::Learn(vlan, mac, port));
         self.scratch.dependencies.push(dependency);
         self.scratch.sightings.push(Sighting { vlan, mac, port });
