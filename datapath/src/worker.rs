@@ -518,6 +518,24 @@ mod tests {
     }
 
     #[test]
+    fn a_station_that_moved_and_returned_teaches_again() {
+        let mut rig = Rig::new(2, CacheLimits { admission: false, ..CacheLimits::default() });
+        rig.rule(Match::ANY, vec![OfAction::Output { port: PortNo::NORMAL, max_len: 0 }]);
+        // To itself, so that where it goes depends on where it was learned.
+        let mut frame = udp(1);
+        frame.copy_within(6..12, 0);
+        for port in [0, 1] {
+            rig.ports[port].offer(&frame);
+            rig.worker.breathe(0);
+        }
+        // The megaflow of the first port is stale now. A translation that teaches nothing must not make it current.
+        rig.worker.maintain(0);
+        rig.ports[0].offer(&frame);
+        rig.worker.breathe(0);
+        assert!(rig.ports.iter().all(|port| port.take().is_empty()));
+    }
+
+    #[test]
     fn idle_megaflows_go_and_their_counts_stay() {
         let mut rig = Rig::new(2, CacheLimits { admission: false, idle: 100, ..CacheLimits::default() });
         let rule = rig.rule(Match::ANY.with(Field::InPort, 1), output(2));

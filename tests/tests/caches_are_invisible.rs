@@ -249,12 +249,11 @@ fn matching(random: &mut Random) -> Match {
 
 const TABLES: u8 = 4;
 
-/// Rules of the last table do not go on: only there tags are pushed, so that the reference never meets more tags than are parsed.
 fn action(random: &mut Random, table: u8) -> OfAction {
     let last = table == TABLES - 1;
     let to = |port| OfAction::Output { port, max_len: 0xffff };
     let set = |field: Field, value: u128| OfAction::SetField { field, value, mask: field.ones() };
-    match random.below(if last { 17 } else { 16 }) {
+    match random.below(16) {
         0..4 => to(PortNo(random.below(u64::from(PORTS)) as u32 + 1)),
         4 => to(PortNo::NORMAL),
         5 => to(random.one_of(&[PortNo::FLOOD, PortNo::ALL, PortNo::IN_PORT, PortNo::CONTROLLER])),
@@ -278,7 +277,6 @@ fn action(random: &mut Random, table: u8) -> OfAction {
             let port = random.one_of(&[PortNo::IN_PORT, PortNo::IN_PORT, PortNo(2)]);
             OfAction::Resubmit { port, table: Some(table + 1 + random.below(u64::from(TABLES - table - 1)) as u8) }
         }
-        _ if last => OfAction::PushVlan(random.one_of(&[0x8100, 0x88a8])),
         _ => to(PortNo(1)),
     }
 }
@@ -288,10 +286,14 @@ fn flow_mod(random: &mut Random, rules: &[Arc<Rule>], priority: u16) -> FlowMod 
     let table = random.one_of(&[0, 0, 1, 2, 3]);
     let last = table == TABLES - 1;
     let mut apply: Vec<_> = (0..random.below(4)).map(|_| action(random, table)).collect();
-    // One push is enough.
-    if let Some(push) = apply.iter().position(|action| matches!(action, OfAction::PushVlan(_))) {
-        apply.truncate(push + 1);
-        apply.push(OfAction::Output { port: PortNo(random.below(u64::from(PORTS)) as u32 + 1), max_len: 0 });
+    // Only two tags are parsed, and frames may come with one: a tag that is pushed is popped before the next table, or goes on last.
+    let push = OfAction::PushVlan(random.one_of(&[0x8100, 0x88a8]));
+    if random.once_in(6) {
+        apply.extend([
+            push.clone(),
+            OfAction::Output { port: PortNo(random.below(u64::from(PORTS)) as u32 + 1), max_len: 0 },
+            OfAction::PopVlan,
+        ]);
     }
     let mut write = Vec::new();
     if random.once_in(3) {
@@ -302,6 +304,9 @@ fn flow_mod(random: &mut Random, rules: &[Arc<Rule>], priority: u16) -> FlowMod 
     }
     if random.once_in(8) {
         write.push(OfAction::DecNwTtl);
+    }
+    if random.once_in(8) {
+        write.push(push);
     }
     let instructions = Instructions {
         meter: None,
