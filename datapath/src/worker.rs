@@ -413,7 +413,7 @@ mod tests {
     use crate::key::{Field, Match};
     use crate::port::DummyPort;
     use crate::tables::instruction::{CONTROLLER_WHOLE, Instructions};
-    use crate::tables::{FlowMod, MacTable, Port, PortConfig, PortCounters, RuleFilter, VlanMode, VlanSet};
+    use crate::tables::{FlowMod, MacTable, Port, PortConfig, PortCounters, RuleFilter, RuleFlags, VlanMode, VlanSet};
 
     struct NoControllers;
 
@@ -460,7 +460,7 @@ mod tests {
 
         fn rule(&mut self, matching: Match, apply: Vec<OfAction>) -> Arc<crate::tables::Rule> {
             let instructions = Instructions { apply, ..Instructions::default() };
-            let flow_mod = FlowMod { matching, instructions, ..FlowMod::default() };
+            let flow_mod = FlowMod { matching, instructions, flags: RuleFlags::RESET_COUNTS, ..FlowMod::default() };
             self.draft.flow_mod(&flow_mod, 0).expect("a good rule");
             self.published.publish(self.draft.clone());
             let filter = RuleFilter { matching, priority: Some(flow_mod.priority), ..RuleFilter::ALL };
