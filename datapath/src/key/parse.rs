@@ -49,8 +49,8 @@ impl fmt::Display for ParseMatchError {
 
 impl std::error::Error for ParseMatchError {}
 
-/// Names that mean one field or another, depending on what else is asked for.
-const SHARED_NAMES: [(&str, &[Field]); 9] = [
+/// Names that mean one field or another, depending on what else is asked for; and OpenFlow 1.0's VLAN, which is almost `vlan_vid`.
+const SHARED_NAMES: [(&str, &[Field]); 8] = [
     ("tp_src", &[Field::TcpSrc, Field::UdpSrc, Field::SctpSrc]),
     ("tp_dst", &[Field::TcpDst, Field::UdpDst, Field::SctpDst]),
     ("icmp_type", &[Field::IcmpType, Field::Icmpv6Type]),
@@ -58,7 +58,6 @@ const SHARED_NAMES: [(&str, &[Field]); 9] = [
     ("nw_src", &[Field::Ipv4Src, Field::ArpSpa]),
     ("nw_dst", &[Field::Ipv4Dst, Field::ArpTpa]),
     ("nw_proto", &[Field::IpProto, Field::ArpOp]),
-    ("dl_vlan_pcp", &[Field::VlanPcp]),
     ("dl_vlan", &[Field::VlanVid]),
 ];
 
