@@ -2,13 +2,14 @@
 //!
 //! A guest says in the header before each frame which work it leaves to the device. We believe it as far as it agrees with the frame
 //! ([`Header::offload`]), carry it along as an [`Offload`], and either pass it on to a guest that takes it ([`Header::passing_on`]) or do the work
-//! for the one that does not: [`Sum`] computes a checksum over pieces, and [`Segmenter`] cuts a frame into segments.
+//! for the one that does not: [`Pieces::sum`] computes a checksum, and [`Segmenter`] cuts a frame into segments.
 //!
 //! The head of the frame is our own copy; the payload is guest memory that may change between being summed and being copied. Then the checksum is
 //! wrong, and the guest that did it has sent a broken frame.
 
 use datapath::frame::{Batch, Checksum, ETHERNET_HEADER, HEAD_MAX, Offload, Segmentation, SegmentationKind};
 use datapath::memory::Segment;
+use datapath::wire::checksum::Sum;
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_ECN, VIRTIO_NET_HDR_GSO_NONE, VIRTIO_NET_HDR_GSO_TCPV4,
     VIRTIO_NET_HDR_GSO_TCPV6, VIRTIO_NET_HDR_GSO_UDP_L4,
@@ -149,6 +150,19 @@ impl<'s, 'm> Pieces<'s, 'm> {
         self
     }
 
+    /// The sum of the next `len` bytes.
+    pub fn sum(mut self, mut len: usize) -> Sum {
+        // Guest memory is never referred to: it is copied into the first-level cache, and summed there.
+        let mut buffer = [0; 1024];
+        let mut sum = Sum::default();
+        while let Some(piece) = self.up_to(len.min(buffer.len())) {
+            let copied = piece.copy_to(&mut buffer);
+            sum.add(&buffer[..copied]);
+            len -= copied;
+        }
+        sum
+    }
+
     /// The next `count` bytes.
     pub fn first(mut self, mut count: usize) -> impl Iterator<Item = Segment<'m>> {
         std::iter::from_fn(move || {
@@ -174,71 +188,6 @@ impl<'b> Pieces<'b, 'b> {
     pub fn of(batch: &'b Batch, slot: u16) -> Self {
         Self { current: Segment::from(batch.frame(slot).head()), rest: batch.payload(slot) }
     }
-}
-
-/// A ones' complement sum (RFC 1071) of bytes that come piece by piece.
-///
-/// Words are added in the CPU's byte order, which yields the sum in that order; a piece that begins at an odd byte has its sum swapped.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Sum {
-    total: u64,
-    odd: bool,
-}
-
-impl Sum {
-    /// Adds the next bytes.
-    pub fn add(&mut self, bytes: &[u8]) {
-        let mut chunks = bytes.chunks_exact(4);
-        let mut sum: u64 = chunks.by_ref().map(|chunk| u64::from(u32::from_ne_bytes(chunk.try_into().expect("four bytes")))).sum();
-        let mut last = [0; 4];
-        last[..chunks.remainder().len()].copy_from_slice(chunks.remainder());
-        sum += u64::from(u32::from_ne_bytes(last));
-        self.append(Self { total: sum, odd: !bytes.len().is_multiple_of(2) });
-    }
-
-    /// Adds the sum of the next bytes.
-    pub fn append(&mut self, next: Self) {
-        let folded = fold(next.total);
-        self.total += u64::from(if self.odd { folded.swap_bytes() } else { folded });
-        self.odd ^= next.odd;
-    }
-
-    /// Adds the next `len` bytes of a frame.
-    pub fn add_pieces(&mut self, mut pieces: Pieces<'_, '_>, mut len: usize) {
-        // Guest memory is never referred to: it is copied into the first-level cache, and summed there.
-        let mut buffer = [0; 1024];
-        while let Some(piece) = pieces.up_to(len.min(buffer.len())) {
-            let copied = piece.copy_to(&mut buffer);
-            self.add(&buffer[..copied]);
-            len -= copied;
-        }
-    }
-
-    /// The sum itself, as it stands in a partial checksum, in network byte order.
-    pub fn partial(self) -> [u8; 2] {
-        fold(self.total).to_ne_bytes()
-    }
-
-    /// The checksum, in network byte order.
-    pub fn checksum(self) -> [u8; 2] {
-        (!fold(self.total)).to_ne_bytes()
-    }
-
-    /// The checksum of a transport protocol: zero, which means "none" in UDP, is written as its other representation.
-    pub fn transport_checksum(self) -> [u8; 2] {
-        match self.checksum() {
-            [0, 0] => [0xff, 0xff],
-            checksum => checksum,
-        }
-    }
-}
-
-fn fold(sum: u64) -> u16 {
-    let sum = (sum >> 32) + (sum & 0xffff_ffff);
-    let sum = (sum >> 32) + (sum & 0xffff_ffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    sum as u16
 }
 
 /// Where the headers of a frame that is to be segmented lie.

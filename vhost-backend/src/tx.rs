@@ -21,7 +21,7 @@ use virtio_bindings::virtio_net::{
 };
 
 use crate::memory::Room;
-use crate::offload::{Header, Headers, Pieces, Segmenter, Sum};
+use crate::offload::{Header, Headers, Pieces, Segmenter};
 use crate::ring::{Ring, RingError, RingSetup, recycle};
 use crate::rx::header_len;
 
@@ -281,9 +281,7 @@ impl<'m> Filling<'m> {
         let (start, at) = (usize::from(start), usize::from(start) + usize::from(offset));
         let rest = frame.len().checked_sub(at + 2).ok_or(TxDrop::Offload)?;
         let pieces = Pieces::of(batch, slot);
-        let mut sum = Sum::default();
-        sum.add_pieces(pieces.after(start), frame.len() - start);
-        let checksum = sum.transport_checksum();
+        let checksum = pieces.after(start).sum(frame.len() - start).transport_checksum();
         let pieces = pieces.first(at).chain(once(Segment::from(&checksum[..]))).chain(pieces.after(at + 2).first(rest));
         self.write_pieces(Header::default(), pieces, frame.len())
     }
@@ -315,11 +313,7 @@ impl<'m> Filling<'m> {
         let mut head = [0; HEAD_MAX];
         for index in 0..segmenter.count() {
             let len = segmenter.payload_len(index);
-            let sum = (!self.accepts.checksum).then(|| {
-                let mut sum = Sum::default();
-                sum.add_pieces(payload, len);
-                sum
-            });
+            let sum = (!self.accepts.checksum).then(|| payload.sum(len));
             let head = segmenter.headers(index, sum, &mut head);
             self.write_pieces(header, once(Segment::from(head)).chain(payload.first(len)), head.len() + len)?;
             payload = payload.after(len);

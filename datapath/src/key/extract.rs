@@ -143,7 +143,7 @@ fn network_word(fragment: u8, proto: u8, tos: u8, ttl: u8) -> u64 {
 #[inline(always)]
 fn extract_transport(protocol: u8, segment: &[u8], key: &mut FlowKey) -> Option<()> {
     let (src, dst, flags) = match protocol {
-        proto::TCP => Tcp::new_checked(segment).map(|tcp| (tcp.src(), tcp.dst(), tcp.offset_flags() & tcp::flags::ALL))?,
+        proto::TCP => Tcp::new_checked(segment).map(|tcp| (tcp.src(), tcp.dst(), tcp.offset_flags() & tcp::FLAGS))?,
         proto::UDP => Udp::new_checked(segment).map(|udp| (udp.src(), udp.dst(), 0))?,
         proto::SCTP => Sctp::new_checked(segment).map(|sctp| (sctp.src(), sctp.dst(), 0))?,
         _ => return None,

@@ -9,7 +9,7 @@ view! {
         dst, set_dst: u16 at 2;
         /// Verification tag.
         tag, set_tag: u32 at 4;
-        /// The CRC32c of header and chunks, as [`super::checksum::crc32c`] gives it with its bytes swapped (RFC 9260, appendix A).
+        /// The CRC32c of header and chunks. SCTP sends its least significant byte first: as a number, its bytes are swapped (RFC 9260, appendix A).
         checksum, set_checksum: u32 at 8;
     }
 }

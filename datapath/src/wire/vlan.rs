@@ -14,5 +14,3 @@ view! {
 pub const VID: u16 = 0x0fff;
 /// The drop eligible indicator of a TCI. In a flow key, this bit says that there is a tag.
 pub const DEI: u16 = 0x1000;
-/// The priority of a TCI.
-pub const PCP: u16 = 0xe000;
