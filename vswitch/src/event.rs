@@ -58,6 +58,8 @@ pub enum Interest {
     Read,
     /// Something to read, or room to write.
     ReadWrite,
+    /// Room to write.
+    Write,
     /// Something new to read: told once for each arrival, whether it is read or not.
     ReadEdge,
     /// Room to write, once; for a connection under way.
@@ -143,6 +145,7 @@ impl Interest {
         match self {
             Self::Read => EventFlags::IN | EventFlags::RDHUP,
             Self::ReadWrite => EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP,
+            Self::Write => EventFlags::OUT,
             Self::ReadEdge => EventFlags::IN | EventFlags::RDHUP | EventFlags::ET,
             Self::WriteOnce => EventFlags::OUT | EventFlags::ONESHOT,
         }

@@ -1,4 +1,7 @@
-//! OpenFlow 1.3: its messages as bytes and as types ([`wire`]), and what its agent needs of the switch ([`datapath`]).
+//! OpenFlow 1.3: its messages as bytes and as types ([`wire`]), the connections they come over ([`connection`], [`session`]), and the agent that
+//! does what they say ([`agent`]).
 
-pub mod datapath;
+pub mod agent;
+mod connection;
+mod session;
 pub mod wire;

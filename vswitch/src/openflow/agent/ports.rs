@@ -1,0 +1,80 @@
+//! Ports: what comes and goes, port-status and port-mod.
+
+use std::sync::Arc;
+
+use datapath::Nanos;
+use datapath::port::PortNo;
+use datapath::tables::{Port, PortConfig, PortError, VlanMode};
+
+use super::Agent;
+use crate::openflow::wire::error::PortModFailed;
+use crate::openflow::wire::{ErrorCode, LINK_DOWN, LIVE, Message, PortDesc, PortMod, PortReason, PortStatus};
+
+impl Agent {
+    /// Adds a port to the draft and tells the controllers.
+    pub fn add_port(&mut self, port: Port, now: Nanos) -> Result<Arc<Port>, PortError> {
+        let port = self.draft.add_port(port)?;
+        self.port_ages.insert(port.no, now);
+        self.tell(&port, PortReason::Add);
+        Ok(port)
+    }
+
+    /// Removes a port from the draft and tells the controllers.
+    pub fn remove_port(&mut self, no: PortNo) -> Option<Arc<Port>> {
+        let port = self.draft.remove_port(no)?;
+        self.port_ages.remove(&no);
+        self.tell(&port, PortReason::Delete);
+        Some(port)
+    }
+
+    /// Says whether somebody is at the other end of a port.
+    pub fn set_link(&mut self, no: PortNo, up: bool) -> Result<(), PortError> {
+        if self.draft.ports().get(no).is_some_and(|port| port.link_up == up) {
+            return Ok(());
+        }
+        let port = self.draft.set_link(no, up)?;
+        self.tell(&port, PortReason::Modify);
+        Ok(())
+    }
+
+    /// Changes how a port carries VLANs, which controllers are not told.
+    pub fn set_vlan(&mut self, no: PortNo, vlan: VlanMode) -> Result<(), PortError> {
+        self.draft.set_vlan(no, vlan).map(|_| ())
+    }
+
+    pub(super) fn port_mod(&mut self, port_mod: &PortMod) -> Result<(), ErrorCode> {
+        let PortMod { number, hw_addr, config, mask, advertise } = *port_mod;
+        if advertise != 0 {
+            return Err(PortModFailed::BadAdvertise.into());
+        }
+        let port = self.draft.modify_port(number, hw_addr, config, mask).map_err(|error| match error {
+            PortError::BadHwAddr(_) => PortModFailed::BadHwAddr,
+            PortError::BadConfig(_) => PortModFailed::BadConfig,
+            _ => PortModFailed::BadPort,
+        })?;
+        self.tell(&port, PortReason::Modify);
+        Ok(())
+    }
+
+    fn tell(&mut self, port: &Port, reason: PortReason) {
+        let message = Message::PortStatus(PortStatus { reason, port: port_desc(port) });
+        for session in self.sessions.values_mut().filter(|session| session.wants(session.wants.port_status, reason as u8)) {
+            session.send(&message, 0);
+        }
+    }
+}
+
+/// A port as controllers see it.
+pub(super) fn port_desc(port: &Port) -> PortDesc {
+    let live = port.link_up && !port.config.intersects(PortConfig::PORT_DOWN);
+    PortDesc {
+        number: port.no,
+        hw_addr: port.hw_addr,
+        name: port.name.clone(),
+        config: port.config,
+        state: if live { LIVE } else { u32::from(!port.link_up) * LINK_DOWN },
+        features: [0; 4],
+        current_speed: 0,
+        max_speed: 0,
+    }
+}
