@@ -10,10 +10,10 @@ use datapath::tables::instruction::{CONTROLLER_WHOLE, OfAction};
 use tracing::{debug, info, warn};
 
 use super::ports::{SwitchPort, vlan_mode};
-use super::{Switch, clock};
+use super::{Switch, clock, link};
 use crate::config::{Name, PortConfig, PortKind, Role, Step, VhostUser};
 use crate::launcher::channel::Request;
-use crate::openflow::datapath::Datapath;
+use crate::openflow::agent::Datapath;
 
 /// Steps that are being carried out.
 pub struct Job {
@@ -65,8 +65,8 @@ impl Switch {
                     if let Some(port) = self.config.ports.iter_mut().find(|port| port.name == name) {
                         port.spec.vlan = vlan.clone();
                     }
-                    let set = no.map(|no| self.forwarding.tables().set_vlan(no, vlan_mode(&vlan)));
-                    debug_assert!(matches!(set, Some(Ok(_))), "the config names ports that are there");
+                    let set = no.map(|no| self.agent.set_vlan(no, vlan_mode(&vlan)));
+                    debug_assert!(matches!(set, Some(Ok(()))), "the config names ports that are there");
                     self.step_done(job, Ok(says));
                 }
                 Step::SetPolling(polling) => {
@@ -76,9 +76,22 @@ impl Switch {
                 }
                 Step::SetFailMode(mode) => {
                     self.config.fail_mode = mode;
+                    self.agent.configure(Self::agent_settings(&self.config), clock::now());
                     self.step_done(job, Ok(says));
                 }
-                Step::Listen(_) | Step::StopListening(_) | Step::Connect(_) | Step::Disconnect(_) => self.step_done(job, Ok(says)),
+                Step::Listen(target) => self.listen(job, target, says),
+                Step::StopListening(target) => {
+                    self.stop_listening(&target);
+                    self.step_done(job, Ok(says));
+                }
+                Step::Connect(target) => {
+                    self.add_controller(target);
+                    self.step_done(job, Ok(says));
+                }
+                Step::Disconnect(target) => {
+                    self.remove_controller(&target);
+                    self.step_done(job, Ok(says));
+                }
                 Step::NeedsRestart(_) => self.step_done(job, Ok(says)),
             }
         }
@@ -102,7 +115,6 @@ impl Switch {
         if job.open > 0 {
             return;
         }
-        self.forwarding.publish();
         let Some(job) = self.jobs.remove(&id) else { return };
         match job.then {
             Then::Start => self.on_started(job.errors),
@@ -138,8 +150,7 @@ impl Switch {
                 if switch.numbers.get(&no) != Some(&claim) {
                     return switch.step_done(job, Err(format!("port {} was deleted before it was added", port.name)));
                 }
-                let listener = answered.and_then(|fd| fd.ok_or_else(|| "the launcher passed no socket".to_owned()));
-                let listening = listener.and_then(|listener| {
+                let listening = link::descriptor(answered).and_then(|listener| {
                     switch.install_port(no, &port);
                     let listen = switch.ports.get_mut(&no).map(|port| port.listen(listener, &switch.poller));
                     listen.unwrap_or(Ok(())).map_err(|error| error.to_string())
@@ -168,11 +179,10 @@ impl Switch {
     fn install_port(&mut self, no: PortNo, config: &PortConfig) {
         let port = SwitchPort::new(no, config, clock::now());
         let entry = port.table_entry(config, self.config.datapath_id.0, self.forwarding.workers.threads().len());
-        match self.forwarding.tables().add_port(entry) {
-            Ok(_) => {}
-            Err(error) => unreachable!("names and numbers are kept apart: {error}"),
+        if let Err(error) = self.agent.add_port(entry, clock::now()) {
+            unreachable!("names and numbers are kept apart: {error}");
         }
-        self.forwarding.publish();
+        self.publish();
         port.set_kicks(self.forwarding.workers.add_queues(no, port.rx_queues()));
         self.ports.insert(no, port);
         info!(port = %config.name, ofport = no.0, "port added");
@@ -189,8 +199,7 @@ impl Switch {
         if let Some(mut port) = self.ports.remove(&no) {
             port.close(&self.poller);
             self.forwarding.workers.remove_queues(no);
-            self.forwarding.tables().remove_port(no);
-            self.forwarding.publish();
+            self.agent.remove_port(no);
             info!(port = %name, ofport = no.0, "port removed");
         }
     }
@@ -202,8 +211,7 @@ impl Switch {
         let PortKind::VhostUser(VhostUser { socket, .. }) = &config.spec.kind;
         self.ask(Request::ConnectUnix(socket.clone()), move |switch, answered| {
             let Some(port) = switch.ports.get_mut(&no).filter(|_| switch.numbers.get(&no) == Some(&claim)) else { return };
-            let connected = answered.and_then(|fd| fd.ok_or_else(|| "the launcher passed no socket".to_owned()));
-            let served = connected.and_then(|fd| port.connected(fd, &switch.poller).map_err(|error| error.to_string()));
+            let served = link::descriptor(answered).and_then(|fd| port.connected(fd, &switch.poller).map_err(|error| error.to_string()));
             if let Err(error) = served {
                 debug!(port = %claim.name, "{error}");
                 port.attempt_failed(pause, clock::now());
@@ -214,8 +222,8 @@ impl Switch {
 
     /// Says to the tables whether somebody is at the other end of a port.
     pub(super) fn set_link(&mut self, no: PortNo, up: bool) {
-        match self.forwarding.tables().set_link(no, up) {
-            Ok(port) => info!(port = %port.name, "link {}", if up { "up" } else { "down" }),
+        match self.agent.set_link(no, up) {
+            Ok(()) => info!(port = %self.name_of(no), "link {}", if up { "up" } else { "down" }),
             Err(error) => warn!("{error}"),
         }
     }
@@ -229,8 +237,8 @@ impl Switch {
         frame[22..28].copy_from_slice(&mac);
         frame[32..38].copy_from_slice(&mac);
         let through_the_tables = OfAction::Output { port: PortNo::TABLE, max_len: CONTROLLER_WHOLE };
-        self.forwarding.publish();
-        self.forwarding.packet_out(no, &frame, &[through_the_tables]);
+        self.publish();
+        self.forwarding.inject(no, frame.to_vec(), vec![through_the_tables]);
     }
 
     /// The OpenFlow number of a port.

@@ -64,6 +64,11 @@ impl Link {
     }
 }
 
+/// The descriptor that was asked for.
+pub fn descriptor(answered: Answered) -> Result<OwnedFd, String> {
+    answered.and_then(|fd| fd.ok_or_else(|| "the launcher passed no descriptor".to_owned()))
+}
+
 fn answered(answer: Answer, fd: Option<OwnedFd>) -> Answered {
     answer.error.map_or(Ok(fd), Err)
 }

@@ -12,6 +12,7 @@ pub mod clock;
 pub mod control;
 pub mod forwarding;
 pub mod link;
+pub mod openflow;
 pub mod packet_in;
 pub mod ports;
 pub mod show;
@@ -35,15 +36,16 @@ use tracing::{error, info};
 
 use crate::cli::RunArgs;
 use crate::config::{Config, ConfigError, ConfigFile, FileError, Host};
-use crate::event::{Interest, Kind, Poller, Ready, Token};
+use crate::event::{Interest, Kind, Poller, Ready, Registrar, Token};
 use crate::launcher::channel::{Channel, Request};
 use crate::launcher::{drain, stop_signals};
 use crate::log;
-use crate::openflow::datapath::Datapath;
+use crate::openflow::agent::Agent;
 use apply::{Claim, Job, Then};
 use control::Control;
 use forwarding::Forwarding;
 use link::Link;
+use openflow::Connections;
 use packet_in::PacketIns;
 use ports::{News, SwitchPort};
 use workers::Workers;
@@ -88,6 +90,9 @@ pub struct Switch {
     config: Config,
     poller: Rc<Poller>,
     link: Link,
+    /// Speaks OpenFlow, and has the draft of the tables.
+    agent: Agent,
+    connections: Connections,
     forwarding: Forwarding,
     packet_ins: PacketIns,
     /// Who has which number; also ports that are yet to come.
@@ -151,14 +156,17 @@ impl Switch {
         let published = Arc::new(Published::new(tables.clone()));
         let workers =
             Workers::start(&config.cpus, config.polling, &published, &packet_ins, random_seed()?).map_err(SwitchError::Workers)?;
+        let registrar = Registrar::new(poller.clone(), Kind::OpenFlowConnection);
         Ok(Self {
             flags,
             host,
+            agent: Agent::new(Self::agent_settings(&config), tables, registrar, clock::now()),
+            connections: Connections::default(),
             config,
             control: Control::new(poller.clone()),
             poller,
             link,
-            forwarding: Forwarding::new(tables, published, workers),
+            forwarding: Forwarding::new(published, workers),
             packet_ins,
             numbers: BTreeMap::new(),
             next_serial: 0,
@@ -185,7 +193,8 @@ impl Switch {
                 self.on_connection(port);
             }
             self.on_time();
-            self.forwarding.publish();
+            self.publish();
+            self.packet_ins.set_wanted(self.agent.wants_packet_ins());
         }
         for port in self.ports.values_mut() {
             port.close(&self.poller);
@@ -198,8 +207,9 @@ impl Switch {
     fn start(&mut self) {
         let control = Request::ListenUnix { path: self.host.run_dir.control_socket(), private: true };
         self.ask(control, |switch, answered| {
-            let socket = answered.and_then(|fd| fd.ok_or_else(|| "the launcher passed no socket".to_owned()));
-            if let Err(error) = socket.and_then(|socket| switch.control.listen(socket).map_err(|error| error.to_string())) {
+            if let Err(error) =
+                link::descriptor(answered).and_then(|socket| switch.control.listen(socket).map_err(|error| error.to_string()))
+            {
                 switch.end(Err(SwitchError::Start(error)));
             }
         });
@@ -218,10 +228,15 @@ impl Switch {
             return;
         }
         self.started = true;
-        self.forwarding.publish();
+        self.publish();
         let Config { name, datapath_id, ports, cpus, .. } = &self.config;
         info!(datapath_id = %datapath_id, ports = ports.len(), workers = cpus.len(), "switch {name} is ready");
         self.ask(Request::Ready, |_, _| ());
+    }
+
+    /// Has the workers take up what the agent's draft has become, and the controllers told.
+    fn publish(&mut self) {
+        self.agent.finish(&mut self.forwarding, clock::now());
     }
 
     fn end(&mut self, how: Result<(), SwitchError>) {
@@ -239,7 +254,8 @@ impl Switch {
         if !self.unfinished.is_empty() {
             return Duration::ZERO;
         }
-        let due = self.ports.values().filter_map(SwitchPort::due).min().unwrap_or(Nanos::MAX).min(self.next_tick);
+        let due = self.ports.values().filter_map(SwitchPort::due).chain(self.connections.due()).chain([self.next_tick]);
+        let due = due.min().unwrap_or_default();
         Duration::from_nanos(due.saturating_sub(clock::now()))
     }
 
@@ -257,7 +273,9 @@ impl Switch {
             Kind::ControlClient => self.on_control_client(token.id, ready),
             Kind::PortListener => self.on_listener(port),
             Kind::PortConnection => self.on_connection(port),
-            Kind::OpenFlowListener | Kind::OpenFlowConnecting | Kind::OpenFlowConnection => {}
+            Kind::OpenFlowListener => self.on_openflow_listener(token.id),
+            Kind::OpenFlowConnecting => self.on_openflow_connecting(token.id),
+            Kind::OpenFlowConnection => self.agent.ready(token.id, &mut self.forwarding, clock::now()),
         }
     }
 
@@ -272,7 +290,9 @@ impl Switch {
     }
 
     fn on_packet_ins(&mut self) {
-        drop(self.packet_ins.take(PACKET_INS));
+        for packet_in in self.packet_ins.take(PACKET_INS) {
+            self.agent.packet_in(packet_in.in_port, &packet_in.to, packet_in.data, packet_in.total_len);
+        }
     }
 
     fn on_listener(&mut self, no: PortNo) {
@@ -309,9 +329,11 @@ impl Switch {
         for (no, pause) in due {
             self.connect_port(no, pause);
         }
+        self.connect_controllers(now);
         if now >= self.next_tick {
             self.next_tick = now + TICK;
-            self.forwarding.draft().macs().expire(now, DEFAULT_AGE);
+            self.agent.tick(&mut self.forwarding, now);
+            self.agent.tables().macs().expire(now, DEFAULT_AGE);
             log::report_suppressed();
         }
     }

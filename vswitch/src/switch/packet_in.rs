@@ -29,6 +29,7 @@ pub struct PacketIn {
     pub data: Vec<u8>,
     /// The whole frame's length.
     pub total_len: usize,
+    /// Held until the frame is gone.
     _place: Place,
 }
 

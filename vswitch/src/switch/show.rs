@@ -17,13 +17,13 @@ use crate::document::{self, Drops, PortDetails, PortSummary};
 impl Switch {
     /// All ports.
     pub(super) fn port_list(&self) -> Vec<PortSummary> {
-        self.forwarding.draft().ports().iter().map(|port| summary(port)).collect()
+        self.agent.tables().ports().iter().map(|port| summary(port)).collect()
     }
 
     /// One port, in full.
     pub(super) fn port_details(&self, name: &Name) -> Result<PortDetails, String> {
         let gone = || format!("port {name} is gone");
-        let entry = self.forwarding.draft().ports().by_name(name.as_str()).ok_or_else(gone)?;
+        let entry = self.agent.tables().ports().by_name(name.as_str()).ok_or_else(gone)?;
         let port = self.ports.get(&entry.no).ok_or_else(gone)?;
         let config = self.config.ports.iter().find(|port| port.name == *name).ok_or_else(gone)?;
         let PortKind::VhostUser(VhostUser { socket, role, queues, mtu }) = &config.spec.kind;
@@ -95,7 +95,7 @@ impl Switch {
 
     /// What was dropped, by port and reason.
     pub(super) fn drops(&self) -> Vec<Drops> {
-        let ports = self.forwarding.draft().ports().iter();
+        let ports = self.agent.tables().ports().iter();
         ports
             .flat_map(|port| {
                 let counted = drops_of(port);

@@ -141,6 +141,13 @@ impl Agent {
         Some(id)
     }
 
+    /// Ends a connection, at the next [`Agent::finish`].
+    pub fn disconnect(&mut self, id: ConnectionId, why: &str) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.end(why);
+        }
+    }
+
     /// Whether a connection is still there.
     pub fn is_connected(&self, id: ConnectionId) -> bool {
         self.sessions.contains_key(&id)
