@@ -214,7 +214,7 @@ pub struct Options {
     pub features: u64,
     /// The protocol features that it takes, if offered.
     pub protocol_features: u64,
-    /// Whether the first SET_VRING_ENABLE comes long before the first SET_FEATURES, as QEMU has it.
+    /// Whether the first SET_VRING_ENABLE comes long before the first SET_FEATURES, as it does from QEMU.
     pub early_enable: bool,
 }
 
@@ -241,8 +241,6 @@ pub struct Guest {
     pub connection: Option<Connection>,
     offered: u64,
     protocol_features: u64,
-    /// Where rings lie in memory depends on this, so it is decided once: EVENT_IDX was taken.
-    event_idx: Option<bool>,
     receivers: Vec<Receiver>,
     transmitters: Vec<Transmitter>,
     enabled: Vec<bool>,
@@ -260,7 +258,6 @@ impl Guest {
             connection: None,
             offered: 0,
             protocol_features: 0,
-            event_idx: None,
             receivers: Vec::new(),
             transmitters: Vec::new(),
             enabled: vec![true; options.queue_pairs],
@@ -317,39 +314,55 @@ impl Guest {
         &mut self.receivers[pair]
     }
 
-    /// What QEMU says when a connection is made.
+    /// What QEMU says when a connection is made: much of it again for each queue pair. On its first connection it also resets the device.
     pub fn attach(&mut self, mut connection: Connection) -> io::Result<()> {
-        self.offered = connection.get(FrontendReq::GET_FEATURES)?;
-        let mut pairs = 1;
-        if self.features() & F_PROTOCOL_FEATURES != 0 {
-            self.protocol_features = connection.get(FrontendReq::GET_PROTOCOL_FEATURES)? & self.options.protocol_features;
-            connection.set(FrontendReq::SET_PROTOCOL_FEATURES, &self.protocol_features.to_ne_bytes(), &[])?;
-            connection.acknowledged = self.protocol_features().contains(Protocol::REPLY_ACK);
-            if self.protocol_features().contains(Protocol::MQ) {
-                pairs = connection.get(FrontendReq::GET_QUEUE_NUM)?;
+        let first = self.receivers.is_empty();
+        for pair in 0..self.options.queue_pairs {
+            self.offered = connection.get(FrontendReq::GET_FEATURES)?;
+            if self.features() & F_PROTOCOL_FEATURES != 0 {
+                self.negotiate_protocol(&mut connection, pair == 0)?;
+            } else if pair > 0 {
+                return Err(io::Error::other("the back end has one queue pair only"));
             }
-            if self.protocol_features().contains(Protocol::CONFIGURE_MEM_SLOTS) {
-                let slots = connection.get(FrontendReq::GET_MAX_MEM_SLOTS)?;
-                assert!(slots >= self.ram.regions().len() as u64, "{slots} memory slots are too few");
+            if pair == 0 {
+                connection.set(FrontendReq::SET_OWNER, &[], &[])?;
+            }
+            self.offered = connection.get(FrontendReq::GET_FEATURES)?;
+            if self.receivers.is_empty() {
+                self.lay_rings(self.features() & F_EVENT_IDX != 0);
+            }
+            for (index, ring) in self.rings().enumerate().skip(2 * pair).take(2) {
+                connection.set_vring_fd(FrontendReq::SET_VRING_CALL, index, Some(&ring.call.file()))?;
+                connection.set_vring_fd(FrontendReq::SET_VRING_ERR, index, Some(&ring.error.file()))?;
             }
         }
-        if pairs < self.options.queue_pairs as u64 {
-            return Err(io::Error::other(format!("the back end has {pairs} queue pairs, the guest wants {}", self.options.queue_pairs)));
-        }
-        connection.set(FrontendReq::SET_OWNER, &[], &[])?;
-        self.offered = connection.get(FrontendReq::GET_FEATURES)?;
-        let event_idx = *self.event_idx.get_or_insert(self.features() & F_EVENT_IDX != 0);
-        if self.receivers.is_empty() {
-            self.lay_rings(event_idx);
-        }
-        for (index, ring) in self.rings().enumerate() {
-            connection.set_vring_fd(FrontendReq::SET_VRING_CALL, index, Some(&ring.call.file()))?;
-            connection.set_vring_fd(FrontendReq::SET_VRING_ERR, index, Some(&ring.error.file()))?;
-        }
-        if self.options.early_enable {
-            self.send_enabled(&connection)?;
+        if first && self.protocol_features().contains(Protocol::RESET_DEVICE) {
+            self.send_enabled(&connection, self.options.early_enable)?;
+            connection.set(FrontendReq::RESET_DEVICE, &[], &[])?;
+            self.send_enabled(&connection, self.options.early_enable)?;
         }
         self.connection = Some(connection);
+        Ok(())
+    }
+
+    fn negotiate_protocol(&mut self, connection: &mut Connection, first: bool) -> io::Result<()> {
+        self.protocol_features = connection.get(FrontendReq::GET_PROTOCOL_FEATURES)? & self.options.protocol_features;
+        connection.set(FrontendReq::SET_PROTOCOL_FEATURES, &self.protocol_features.to_ne_bytes(), &[])?;
+        connection.acknowledged = self.protocol_features().contains(Protocol::REPLY_ACK);
+        if first {
+            let with_pairs = self.protocol_features().contains(Protocol::MQ);
+            let pairs = if with_pairs { connection.get(FrontendReq::GET_QUEUE_NUM)? } else { 1 };
+            if pairs < self.options.queue_pairs as u64 {
+                return Err(io::Error::other(format!(
+                    "the back end has {pairs} queue pairs, the guest wants {}",
+                    self.options.queue_pairs
+                )));
+            }
+        }
+        if self.protocol_features().contains(Protocol::CONFIGURE_MEM_SLOTS) {
+            let slots = connection.get(FrontendReq::GET_MAX_MEM_SLOTS)?;
+            assert!(slots >= self.ram.regions().len() as u64, "{slots} memory slots are too few");
+        }
         Ok(())
     }
 
@@ -378,29 +391,34 @@ impl Guest {
         self.connection.as_ref().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
-    fn send_enabled(&self, connection: &Connection) -> io::Result<()> {
-        if self.features() & F_PROTOCOL_FEATURES != 0 {
-            for (pair, &enabled) in self.enabled.iter().enumerate() {
-                connection.set_vring(FrontendReq::SET_VRING_ENABLE, 2 * pair, enabled.into())?;
-                connection.set_vring(FrontendReq::SET_VRING_ENABLE, 2 * pair + 1, enabled.into())?;
-            }
+    /// Says which queue pairs are enabled, if this is the time to do so.
+    fn send_enabled(&self, connection: &Connection, now: bool) -> io::Result<()> {
+        if now && self.features() & F_PROTOCOL_FEATURES != 0 {
+            (0..self.options.queue_pairs).try_for_each(|pair| self.send_pair_enabled(connection, pair))?;
         }
         Ok(())
     }
 
-    /// What QEMU says when the driver is ready (DRIVER_OK), or when a connection is made under a driver that is. Every receive buffer is made available.
+    fn send_pair_enabled(&self, connection: &Connection, pair: usize) -> io::Result<()> {
+        [2 * pair, 2 * pair + 1]
+            .into_iter()
+            .try_for_each(|index| connection.set_vring(FrontendReq::SET_VRING_ENABLE, index, self.enabled[pair].into()))
+    }
+
+    /// What QEMU says when the driver is ready (DRIVER_OK), or when a connection is made under a driver that is: one queue pair after the other.
+    /// Every receive buffer is made available.
     pub fn start(&mut self) -> io::Result<()> {
         for receiver in &mut self.receivers {
             receiver.fill(usize::MAX);
         }
         let connection = self.connected()?;
         let with_status = self.protocol_features().contains(Protocol::STATUS);
-        if self.options.early_enable {
-            self.send_enabled(connection)?;
-        }
-        // QEMU goes through its queue pairs one by one, and says the features again for each.
+        let with_enabling = self.features() & F_PROTOCOL_FEATURES != 0;
         let rings: Vec<_> = self.rings().collect();
         for (pair, rings) in rings.chunks(2).enumerate() {
+            if self.options.early_enable && with_enabling {
+                self.send_pair_enabled(connection, pair)?;
+            }
             connection.set(FrontendReq::SET_FEATURES, &self.features().to_ne_bytes(), &[])?;
             if with_status {
                 self.add_status(FEATURES_OK)?;
@@ -416,12 +434,11 @@ impl Guest {
                 connection.set_vring_fd(FrontendReq::SET_VRING_CALL, index, Some(&ring.call.file()))?;
             }
         }
-        if !self.options.early_enable {
-            self.send_enabled(connection)?;
-        }
         if with_status {
             self.add_status(DRIVER_OK)?;
         }
+        // The driver says through the control queue how many queue pairs it uses.
+        self.send_enabled(connection, true)?;
         connection.sync()
     }
 
@@ -465,7 +482,7 @@ impl Guest {
         for (pair, enabled) in self.enabled.iter_mut().enumerate() {
             *enabled = pair < count;
         }
-        self.send_enabled(self.connected()?)?;
+        self.send_enabled(self.connected()?, true)?;
         self.connected()?.sync()
     }
 

@@ -191,6 +191,15 @@ impl Hub {
         (count, result)
     }
 
+    /// Breathes until `done` holds, resting a little whenever there is nothing to do.
+    pub fn run_until(&mut self, done: impl Fn() -> bool) {
+        while !done() {
+            if self.breathe().0 == 0 {
+                std::thread::sleep(Duration::from_micros(200));
+            }
+        }
+    }
+
     /// Asks all queues for notifications, and says whether any has work already.
     pub fn arm(&mut self) -> bool {
         // Every queue is to be armed, so this must not stop at the first.

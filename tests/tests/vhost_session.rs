@@ -1,9 +1,11 @@
 //! Connections of well-behaved front ends: what is negotiated, and what happens to the rings when connections, memory and settings come and go.
 
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use tempfile::{TempDir, tempdir};
-use tests::driver::{F_EVENT_IDX, F_MRG_RXBUF, F_VERSION_1};
+use tests::driver::{Event, F_EVENT_IDX, F_MRG_RXBUF, F_VERSION_1};
 use tests::frontend::{Connection, F_ALL, F_PROTOCOL_FEATURES, Guest, Options, PROTOCOL_ALL};
 use tests::hub::Hub;
 use vhost::vhost_user::message::{FrontendReq, VhostUserProtocolFeatures as Protocol};
@@ -161,6 +163,48 @@ fn a_stopped_driver_goes_on_where_it_was() {
         guests[0].start().expect("started");
         assert!(hub.tale(0).told().link);
     }
+}
+
+#[test]
+fn rings_are_taken_back_under_traffic() {
+    let (_directory, mut hub) = hub(2, 1);
+    let mut guests = two_guests(&hub, Options { ring_size: 1024, ..Options::default() });
+    let done = AtomicBool::new(false);
+    let (mut sent, mut received) = (0u32, Vec::new());
+    std::thread::scope(|scope| {
+        scope.spawn(|| hub.run_until(|| done.load(Ordering::Relaxed)));
+        for round in 0..200 {
+            let frames: Vec<Vec<u8>> = (sent..sent + 50).map(|i| [&[0; 60][..], &i.to_be_bytes()].concat()).collect();
+            sent += guests[0].send(0, frames.iter().map(Vec::as_slice)) as u32;
+            match round % 4 {
+                0 => {
+                    guests[0].stop().expect("stopped");
+                    guests[0].start().expect("started");
+                }
+                1 => {
+                    let (ram, connection) = (guests[0].ram(), guests[0].connection.as_ref().expect("connected"));
+                    connection.rem_mem_reg(&ram.regions()[1]).expect("removed");
+                    connection.add_mem_reg(&ram.regions()[1], &ram.file()).expect("added");
+                }
+                2 => {
+                    // As when a guest masks and unmasks an interrupt.
+                    let call = guests[1].receiver(0).ring.call.file();
+                    let connection = guests[1].connection.as_ref().expect("connected");
+                    connection.set_vring_fd(FrontendReq::SET_VRING_CALL, 0, Some(&Event::default().file())).expect("masked");
+                    connection.set_vring_fd(FrontendReq::SET_VRING_CALL, 0, Some(&call)).expect("unmasked");
+                }
+                _ => received.extend(guests[1].receive(0)),
+            }
+        }
+        let patience = Instant::now() + Duration::from_secs(30);
+        while received.len() < sent as usize && Instant::now() < patience {
+            received.extend(guests[1].receive(0));
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    let numbers: Vec<u32> = received.iter().map(|frame| u32::from_be_bytes(frame[60..].try_into().expect("four bytes"))).collect();
+    assert!(numbers.iter().copied().eq(0..sent), "{} of {sent} frames, or in another order", numbers.len());
+    assert!(sent > 5000, "the guest could send {sent} frames only");
 }
 
 #[test]

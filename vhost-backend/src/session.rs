@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendFlags};
+use tracing::trace;
 use vhost::vhost_user::message::{FrontendReq, MAX_MSG_SIZE};
 use vhost::vhost_user::{BackendReqHandler, Error as VhostError, VhostUserBackendReqHandlerMut};
 
@@ -90,8 +91,9 @@ impl Session {
             if !self.room_for_reply()? {
                 return Err(SessionError::RepliesUnread);
             }
+            trace!("{:?}", header.request);
             self.handle(header).map_err(|source| match source {
-                VhostError::Disconnected => SessionError::Disconnected,
+                VhostError::Disconnected | VhostError::SocketBroken(_) => SessionError::Disconnected,
                 source => SessionError::Refused { request: header.request, source },
             })?;
         }
