@@ -171,11 +171,18 @@ fn rings_are_taken_back_under_traffic() {
     let mut guests = two_guests(&hub, Options { ring_size: 1024, ..Options::default() });
     let done = AtomicBool::new(false);
     let (mut sent, mut received) = (0u32, Vec::new());
+    let mut receive = |guest: &mut Guest, count: u32| {
+        let patience = Instant::now() + Duration::from_secs(30);
+        while received.len() < count as usize && Instant::now() < patience {
+            received.extend(guest.receive(0));
+        }
+    };
     std::thread::scope(|scope| {
         scope.spawn(|| hub.run_until(|| done.load(Ordering::Relaxed)));
         for round in 0..200 {
             let frames: Vec<Vec<u8>> = (sent..sent + 50).map(|i| [&[0; 60][..], &i.to_be_bytes()].concat()).collect();
-            sent += guests[0].send(0, frames.iter().map(Vec::as_slice)) as u32;
+            assert_eq!(guests[0].send(0, frames.iter().map(Vec::as_slice)), frames.len());
+            sent += frames.len() as u32;
             match round % 4 {
                 0 => {
                     guests[0].stop().expect("stopped");
@@ -193,18 +200,16 @@ fn rings_are_taken_back_under_traffic() {
                     connection.set_vring_fd(FrontendReq::SET_VRING_CALL, 0, Some(&Event::default().file())).expect("masked");
                     connection.set_vring_fd(FrontendReq::SET_VRING_CALL, 0, Some(&call)).expect("unmasked");
                 }
-                _ => received.extend(guests[1].receive(0)),
+                _ => {}
             }
+            // No more under way than either ring holds.
+            receive(&mut guests[1], sent.saturating_sub(500));
         }
-        let patience = Instant::now() + Duration::from_secs(30);
-        while received.len() < sent as usize && Instant::now() < patience {
-            received.extend(guests[1].receive(0));
-        }
+        receive(&mut guests[1], sent);
         done.store(true, Ordering::Relaxed);
     });
     let numbers: Vec<u32> = received.iter().map(|frame| u32::from_be_bytes(frame[60..].try_into().expect("four bytes"))).collect();
     assert!(numbers.iter().copied().eq(0..sent), "{} of {sent} frames, or in another order", numbers.len());
-    assert!(sent > 5000, "the guest could send {sent} frames only");
 }
 
 #[test]
