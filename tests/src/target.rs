@@ -21,13 +21,13 @@ pub fn vswitch() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
         let (profile, target) = profile_dir();
+        // The whole workspace, so that its dependencies are built with the same features as for the caller, and once.
+        let name = if profile.ends_with("release") { "release" } else { "test" };
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
-        cargo.args(["build", "--quiet", "--package", "vswitch", "--target-dir"]).arg(target).current_dir(env!("CARGO_MANIFEST_DIR"));
-        if profile.ends_with("release") {
-            cargo.arg("--release");
-        }
+        cargo.args(["build", "--quiet", "--workspace", "--bins", "--profile", name, "--target-dir"]).arg(target);
+        cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
         let status = cargo.status().unwrap_or_else(|error| panic!("cargo does not start: {error}"));
-        assert!(status.success(), "vswitch does not build");
+        assert!(status.success(), "the workspace does not build");
         profile.join("vswitch")
     })
 }

@@ -83,7 +83,7 @@ impl Guest {
             card["host_mtu"] = json!(mtu);
         }
         guest.machine.qmp.execute("device_add", card);
-        guest.run("until [ -e /sys/class/net/eth0 ]; do usleep 10000; done");
+        guest.run(&format!("hostname vm{}; until [ -e /sys/class/net/eth0 ]; do usleep 10000; done", options.number));
         guest
     }
 
