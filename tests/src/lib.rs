@@ -8,6 +8,7 @@ pub mod frontend;
 pub mod guest;
 pub mod hub;
 pub mod linear;
+pub mod pair;
 pub mod process;
 pub mod random;
 pub mod reference;

@@ -14,6 +14,24 @@ pub use agent::{Output, Running};
 use crate::process::PATIENCE;
 use machine::Machine;
 
+/// QEMU's names for the offloads of a card, towards the device and towards the guest.
+const OFFLOADS: [&str; 14] = [
+    "csum",
+    "gso",
+    "host_tso4",
+    "host_tso6",
+    "host_ecn",
+    "host_ufo",
+    "host_uso", //
+    "guest_csum",
+    "guest_tso4",
+    "guest_tso6",
+    "guest_ecn",
+    "guest_ufo",
+    "guest_uso4",
+    "guest_uso6",
+];
+
 /// How a guest's network card reaches the switch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Connection {
@@ -36,14 +54,24 @@ pub struct Options {
     pub queues: u16,
     /// The MTU that the card tells the guest, if any.
     pub mtu: Option<u16>,
+    /// Whether the card offers the guest checksum and segmentation offload.
+    pub offloads: bool,
     /// Boot instead of restoring the boot snapshot.
     pub cold: bool,
 }
 
 impl Options {
-    /// Guest `number` with a plain card: QEMU is the client, one pair of queues, no word of the MTU.
+    /// Guest `number` with a plain card: QEMU is the client, one pair of queues, every offload, no word of the MTU.
     pub fn new(socket: impl AsRef<Path>, number: u8) -> Options {
-        Options { socket: socket.as_ref().to_owned(), connection: Connection::Client, number, queues: 1, mtu: None, cold: false }
+        Options {
+            socket: socket.as_ref().to_owned(),
+            connection: Connection::Client,
+            number,
+            queues: 1,
+            mtu: None,
+            offloads: true,
+            cold: false,
+        }
     }
 }
 
@@ -81,6 +109,11 @@ impl Guest {
         }
         if let Some(mtu) = options.mtu {
             card["host_mtu"] = json!(mtu);
+        }
+        if !options.offloads {
+            for feature in OFFLOADS {
+                card[feature] = json!(false);
+            }
         }
         guest.machine.qmp.execute("device_add", card);
         guest.run(&format!("hostname vm{}; until [ -e /sys/class/net/eth0 ]; do usleep 10000; done", options.number));
