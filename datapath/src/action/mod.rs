@@ -12,6 +12,8 @@ mod execute;
 mod outputs;
 mod place;
 mod set;
+#[cfg(test)]
+mod tests;
 
 pub use execute::execute;
 pub use outputs::OutputSets;
