@@ -8,8 +8,9 @@ const NETWORK: u64 = 0xffff_ff00_00ff_0000;
 /// Of word 5: the ports, and ARP's opcode. Not the TCP flags.
 const TRANSPORT: u64 = 0xffff_ffff_0000_ffff;
 
-/// A hash over what tells flows apart: port, Ethernet addresses and type, VLANs, protocol, addresses, transport ports, labels, tunnel. The same for all frames
-/// of a flow, whatever their TTL, TOS or TCP flags. A `seed` that guests don't know keeps them from finding flows that collide.
+/// A hash over what tells flows apart: port, Ethernet addresses and type, VLANs, protocol, addresses, transport ports, labels, tunnel. It is the
+/// same for all frames of a flow, whatever their TTL, TOS or TCP flags. A `seed` that guests don't know keeps them from finding flows that
+/// collide.
 #[inline]
 pub fn hash(key: &FlowKey, seed: u64) -> u64 {
     let words = &key.0;

@@ -62,8 +62,8 @@ const SHARED_NAMES: [(&str, &[Field]); 8] = [
 ];
 
 impl Match {
-    /// Reads a match from text such as `tcp,in_port=vm1,nw_src=10.0.0.0/24,tp_dst=80`. `port` finds a port by name. The order of the conditions does not
-    /// matter; of two conditions on one field, the last counts.
+    /// Reads a match from text such as `tcp,in_port=vm1,nw_src=10.0.0.0/24,tp_dst=80`. `port` finds a port by name. The order of the conditions
+    /// does not matter; of two conditions on one field, the last counts.
     pub fn parse(text: &str, port: impl Fn(&str) -> Option<PortNo>) -> Result<Self, ParseMatchError> {
         let mut matching = Self::ANY;
         let mut waiting = Vec::new();

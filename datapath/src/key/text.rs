@@ -1,7 +1,7 @@
 //! Matches as text: as `ovs-ofctl` prints them.
 //!
-//! `tcp,in_port=1,nw_src=10.0.0.0/24,tp_dst=80`: conditions separated by commas, in the order of Open vSwitch's `match_format`, the most common Ethernet types and
-//! protocols as shorthands, and of the names of a field the one that OpenFlow 1.0 had. [`Match::parse`](super::Match::parse) reads it back.
+//! `tcp,in_port=1,nw_src=10.0.0.0/24,tp_dst=80`: conditions separated by commas, in the order of Open vSwitch's `match_format`, the most common
+//! Ethernet types and protocols as shorthands, and of the names of a field the one that OpenFlow 1.0 had. [`Match::parse`] reads it back.
 
 use super::field::Format;
 use super::{Field, FieldMatch, Flow, FlowMask, Match, vlan};

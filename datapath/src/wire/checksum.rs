@@ -88,10 +88,30 @@ pub const fn update_udp(checksum: u16, old: u128, new: u128) -> u16 {
     }
 }
 
+/// The sum of bytes, for tests.
+#[cfg(test)]
+pub(crate) fn sum(bytes: &[u8]) -> u16 {
+    let mut sum = Sum::default();
+    sum.add(bytes);
+    u16::from_be_bytes(sum.partial())
+}
+
+/// The sum of the pseudo header of a transport protocol over IPv4, for tests; `len` is that of the transport header and its payload.
+#[cfg(test)]
+pub(crate) fn pseudo_header_v4(src: u32, dst: u32, proto: u8, len: u32) -> u16 {
+    fold(words(src.into()) + words(dst.into()) + u64::from(proto) + u64::from(len))
+}
+
+/// The sum of the pseudo header of a transport protocol over IPv6 (RFC 8200, 8.1), for tests.
+#[cfg(test)]
+pub(crate) fn pseudo_header_v6(src: u128, dst: u128, proto: u8, len: u32) -> u16 {
+    fold(words(src) + words(dst) + u64::from(proto) + u64::from(len))
+}
+
 /// CRC32c's polynomial, bits reversed: the coefficient of x^31 is bit 0.
 const CASTAGNOLI: u32 = 0x82f6_3b78;
 
-/// CRC32c of `bytes`. SCTP sends it least significant byte first.
+/// CRC32c of `bytes`, for tests.
 #[cfg(test)]
 pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| times_x(crc)))
@@ -141,12 +161,6 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn sum(bytes: &[u8]) -> u16 {
-        let mut sum = Sum::default();
-        sum.add(bytes);
-        u16::from_be_bytes(sum.partial())
-    }
-
     #[test]
     fn known_values() {
         // RFC 1071, 3; RFC 3720, B.4.
@@ -194,6 +208,15 @@ mod tests {
             changed[..4].copy_from_slice(&new);
             let old = bytes[..4].try_into().unwrap();
             prop_assert_eq!(update_crc32c(crc32c(&bytes), old, new, bytes.len() - 4), crc32c(&changed));
+        }
+
+        #[test]
+        fn pseudo_headers_are_sums_of_their_bytes(src: u128, dst: u128, proto: u8, len: u32) {
+            let v6 = [&src.to_be_bytes()[..], &dst.to_be_bytes(), &len.to_be_bytes(), &[0, 0, 0, proto]].concat();
+            prop_assert_eq!(pseudo_header_v6(src, dst, proto, len), sum(&v6));
+            let (src, dst, len) = (src as u32, dst as u32, len as u16);
+            let v4 = [&src.to_be_bytes()[..], &dst.to_be_bytes(), &[0, proto], &len.to_be_bytes()].concat();
+            prop_assert_eq!(pseudo_header_v4(src, dst, proto, len.into()), sum(&v4));
         }
     }
 }
