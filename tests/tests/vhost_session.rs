@@ -350,3 +350,27 @@ fn a_queue_is_kicked_only_when_armed() {
     assert_eq!(guests[0].transmitter(0).ring.kick.take(), 1);
     assert_eq!(hub.breathe().0, 1);
 }
+
+#[test]
+fn a_queue_with_a_frame_in_it_is_never_left_to_sleep() {
+    let (_directory, mut hub) = hub(1, 1);
+    let mut guest = Guest::connect(&hub.socket(0), Options::default()).expect("a guest");
+    guest.send(0, [&[1; 60][..]]);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let arming = scope.spawn(|| {
+            let mut missed = 0;
+            while !done.load(Ordering::Relaxed) {
+                missed += u32::from(!hub.arm());
+            }
+            missed
+        });
+        let (call, connection) = (guest.transmitter(0).ring.call.file(), guest.connection.as_ref().expect("connected"));
+        for _ in 0..10_000 {
+            connection.set_vring_fd(FrontendReq::SET_VRING_CALL, 1, Some(&call)).expect("sent");
+        }
+        connection.sync().expect("the connection is open");
+        done.store(true, Ordering::Relaxed);
+        assert_eq!(arming.join().expect("no panic"), 0);
+    });
+}
