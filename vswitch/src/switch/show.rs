@@ -152,9 +152,7 @@ fn address_text(address: [u8; 6]) -> String {
 /// A cached flow's key and mask, as rules would be written.
 fn match_text(flow: &CachedFlow) -> String {
     let (value, mask): (Flow, FlowMask) = (Flow::new(&flow.key), FlowMask::new(&flow.mask));
-    let fields = Match::new(&value, &mask);
-    let text =
-        fields.fields().map(|field| format!("{}={:#x}/{:#x}", field.field.name(), field.value, field.mask)).collect::<Vec<_>>().join(",");
+    let text = Match::new(&value, &mask).to_string();
     if text.is_empty() { "any".to_owned() } else { text }
 }
 
