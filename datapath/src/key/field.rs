@@ -480,6 +480,35 @@ mod tests {
         }
     }
 
+    /// The word map in the essay of `key` is what people read; it must be true.
+    #[test]
+    fn fields_lie_where_the_word_map_says() {
+        let essay = include_str!("mod.rs");
+        let map = essay.split("```").nth(1).expect("there is a map");
+        let mut found = 0;
+        for line in map.lines().filter_map(|line| line.strip_prefix("//!")) {
+            let line = line.trim_start().trim_start_matches("word").trim_start();
+            let Some((Ok(word), line)) = line.split_once(' ').map(|(word, rest)| (word.parse::<u8>(), rest.trim())) else { continue };
+            let layout = line.split("  ").next().unwrap_or_default();
+            let parts: Vec<(&str, u8)> = layout
+                .split('|')
+                .map(|part| part.split('(').next().unwrap_or_default().trim().rsplit_once(' ').expect(part))
+                .map(|(name, bits)| (name, bits.parse().expect(name)))
+                .collect();
+            let mut left: u8 = parts.iter().map(|(_, bits)| bits).sum();
+            assert!(matches!(left, 64 | 128), "word {word} has {left} bits");
+            for (name, bits) in parts {
+                left -= bits;
+                if let Some(field) = Field::by_name(name) {
+                    let info = field.info();
+                    assert!(info.word == word && info.shift == left, "{field:?} is said to be at bit {left} of word {word}");
+                    found += 1;
+                }
+            }
+        }
+        assert!(found >= 16, "only {found} fields were found in the map");
+    }
+
     #[test]
     fn what_is_state_is_what_no_frame_says() {
         for &field in Field::ALL {
