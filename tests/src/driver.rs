@@ -234,6 +234,11 @@ impl DriverRing {
         self.size
     }
 
+    /// The guest address of the descriptor table.
+    pub fn descriptors_at(&self) -> u64 {
+        self.at
+    }
+
     /// The guest address of the available ring.
     pub fn available_at(&self) -> u64 {
         self.at + 16 * u64::from(self.size)
@@ -368,7 +373,8 @@ impl DriverRing {
     }
 }
 
-fn descriptor(address: u64, len: u32, flags: u16, next: u16) -> [u8; 16] {
+/// The bytes of a descriptor.
+pub fn descriptor(address: u64, len: u32, flags: u16, next: u16) -> [u8; 16] {
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&address.to_le_bytes());
     bytes[8..12].copy_from_slice(&len.to_le_bytes());
