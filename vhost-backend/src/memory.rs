@@ -529,3 +529,113 @@ impl Drop for Lending<'_, '_> {
         self.batch.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::FileExt;
+
+    const PAGE: u64 = 4096;
+
+    fn file(pages: u64) -> File {
+        let flags = rustix::fs::MemfdFlags::CLOEXEC | rustix::fs::MemfdFlags::ALLOW_SEALING;
+        let file = File::from(rustix::fs::memfd_create("memory", flags).expect("a memfd"));
+        file.set_len(pages * PAGE).expect("a sized memfd");
+        file
+    }
+
+    fn spec(guest_address: u64, size: u64, offset: u64) -> RegionSpec {
+        RegionSpec { guest_address, size, user_address: guest_address.wrapping_add(0x7000_0000), offset }
+    }
+
+    /// A memory of one region that begins within a page of its file, and a ring in its second page.
+    fn ring(file: &File) -> RingMemory {
+        let memory =
+            Memory::new().with(spec(0x10_0000, 3 * PAGE - 256, 256), file.try_clone().expect("a descriptor")).expect("mapped memory");
+        let user = 0x7010_0000 + PAGE - 256;
+        let addresses = RingAddresses { descriptors: user, available: user + 1024, used: user + 2048 };
+        RingMemory::new(Arc::new(memory), 8, addresses).expect("a ring")
+    }
+
+    #[test]
+    fn regions_come_and_go() {
+        let file = file(8);
+        let low = spec(0, 2 * PAGE, 0);
+        let memory = Memory::new().with(low, file.try_clone().expect("a descriptor")).expect("mapped memory");
+        let two = memory.with(spec(2 * PAGE, PAGE, 3 * PAGE), file.try_clone().expect("a descriptor")).expect("mapped memory");
+        assert_eq!((memory.region_count(), two.region_count()), (1, 2));
+        assert!(two.region(3 * PAGE - 1).is_some() && two.region(3 * PAGE).is_none());
+        let rest = two.without(RegionSpec { offset: 0, ..low }).expect("it is there");
+        assert!(rest.region(0).is_none() && rest.region(2 * PAGE).is_some());
+        assert!(matches!(rest.without(low), Err(MemoryError::Unknown(0, size)) if size == 2 * PAGE));
+    }
+
+    #[test]
+    fn regions_that_can_not_be_are_refused() {
+        let file = file(4);
+        let map = |memory: &Memory, spec| memory.with(spec, file.try_clone().expect("a descriptor"));
+        let empty = Memory::new();
+        assert!(matches!(map(&empty, spec(0, 0, 0)), Err(MemoryError::Extent(0))));
+        assert!(matches!(map(&empty, spec(u64::MAX - 100, 4096, 0)), Err(MemoryError::Extent(_))));
+        assert!(matches!(map(&empty, spec(0, 4096, u64::MAX - 100)), Err(MemoryError::Extent(_))));
+        assert!(matches!(map(&empty, spec(0, 4 * PAGE, 1)), Err(MemoryError::BeyondFile { end: 16_385, file: 16_384, .. })));
+        let one = map(&empty, spec(PAGE, 2 * PAGE, 0)).expect("mapped memory");
+        for address in [1, PAGE, 3 * PAGE - 1] {
+            assert!(matches!(map(&one, spec(address, PAGE, 0)), Err(MemoryError::Overlap(..))));
+        }
+        // The front end's addresses must be unambiguous too.
+        let twin = RegionSpec { user_address: 0x7000_0000 + PAGE, ..spec(0x100_0000, PAGE, 0) };
+        assert!(matches!(map(&one, twin), Err(MemoryError::Overlap(..))));
+        let full = (0..MAX_REGIONS as u64).fold(empty, |memory, i| map(&memory, spec(i * PAGE, PAGE, 0)).expect("mapped memory"));
+        assert!(matches!(map(&full, spec(1 << 40, PAGE, 0)), Err(MemoryError::TooMany)));
+    }
+
+    #[test]
+    fn sealed_files_are_told() {
+        let (open, sealed) = (file(1), file(1));
+        rustix::fs::fcntl_add_seals(&sealed, rustix::fs::SealFlags::SHRINK).expect("a seal");
+        let memory = Memory::new().with(spec(0, PAGE, 0), sealed).expect("mapped memory");
+        assert!(memory.is_sealed());
+        assert!(!memory.with(spec(PAGE, PAGE, 0), open).expect("mapped memory").is_sealed());
+    }
+
+    #[test]
+    fn a_region_may_begin_anywhere_in_its_file() {
+        let file = file(3);
+        let ring = ring(&file);
+        file.write_all_at(&[1, 2, 3], 256 + 100).expect("a written file");
+        let bytes = ring.segment(0x10_0000 + 100, 3).and_then(|segment| read_array(&segment));
+        assert_eq!(bytes, Some([1, 2, 3]));
+        assert!(ring.room(0x10_0000 + 3 * PAGE - 256 - 2, 2).expect("room").write_array([8, 9]));
+        let mut last = [0; 2];
+        file.read_exact_at(&mut last, 3 * PAGE - 2).expect("a read file");
+        assert_eq!(last, [8, 9]);
+        assert!(ring.room(0x10_0000 + 3 * PAGE - 256 - 1, 2).is_none());
+        assert!(ring.segment(0x10_0000 - 1, 1).is_none());
+        assert!(ring.segment(u64::MAX, u32::MAX).is_none());
+    }
+
+    #[test]
+    fn the_areas_of_a_ring_are_laid_out_as_the_standard_says() {
+        let file = file(3);
+        let ring = ring(&file);
+        let at = |offset: u64, bytes: &[u8]| file.write_all_at(bytes, PAGE + offset).expect("a written file");
+        at(3 * 16, &[1, 0, 0, 0, 0, 0, 0, 0x80, 2, 0, 0, 0, 3, 0, 4, 0]);
+        assert_eq!(ring.descriptor(3), Some(Descriptor { address: 0x8000_0000_0000_0001, len: 2, flags: 3, next: 4 }));
+        assert_eq!(ring.descriptor(8), None);
+        at(1024, &[1, 0, 0x34, 0x12]);
+        at(1024 + 4 + 2 * 5, &[7, 0]);
+        at(1024 + 4 + 2 * 8, &[9, 0]);
+        assert_eq!((ring.available_flags(), ring.available_index(), ring.available_entry(8 + 5), ring.used_event()), (1, 0x1234, 7, 9));
+        ring.set_used_flags(1);
+        ring.publish_used(0x4321);
+        ring.write_used(8 + 2, 6, 0x11);
+        ring.set_available_event(0x0a0b);
+        let mut used = [0; 4 + 8 * 8 + 2];
+        file.read_exact_at(&mut used, PAGE + 2048).expect("a read file");
+        assert_eq!(used[..4], [1, 0, 0x21, 0x43]);
+        assert_eq!(used[4 + 8 * 2..4 + 8 * 3], [6, 0, 0, 0, 0x11, 0, 0, 0]);
+        assert_eq!(used[4 + 8 * 8..], [0x0b, 0x0a]);
+        assert_eq!(ring.used_index(), 0x4321);
+    }
+}

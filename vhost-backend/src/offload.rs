@@ -342,3 +342,95 @@ impl Segmenter {
 fn put<const N: usize>(to: &mut [u8], at: usize, bytes: [u8; N]) {
     to[at..at + N].copy_from_slice(&bytes);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// RFC 1071, word by word.
+    fn reference(bytes: &[u8]) -> [u8; 2] {
+        let mut sum: u64 = bytes.chunks(2).map(|word| u64::from(word[0]) << 8 | u64::from(*word.get(1).unwrap_or(&0))).sum();
+        while sum > 0xffff {
+            sum = (sum >> 16) + (sum & 0xffff);
+        }
+        (!(sum as u16)).to_be_bytes()
+    }
+
+    proptest! {
+        #[test]
+        fn a_sum_does_not_care_where_the_pieces_are_cut(bytes in prop::collection::vec(prop_oneof![any::<u8>(), Just(0xff)], 0..4000),
+                                                        mut cuts in prop::collection::vec(0..4000usize, 0..8), start in 0..4000usize) {
+            cuts.iter_mut().for_each(|cut| *cut = (*cut).min(bytes.len()));
+            cuts.extend([0, bytes.len()]);
+            cuts.sort_unstable();
+            let segments: Vec<Segment> = cuts.windows(2).map(|cut| Segment::from(&bytes[cut[0]..cut[1]])).collect();
+            let start = start.min(bytes.len());
+            let sum = Pieces::new(&segments).after(start).sum(bytes.len() - start);
+            prop_assert_eq!(sum.checksum(), reference(&bytes[start..]));
+            let mut appended = Sum::default();
+            for cut in cuts.windows(2) {
+                let mut next = Sum::default();
+                next.add(&bytes[cut[0]..cut[1]]);
+                appended.append(next);
+            }
+            prop_assert_eq!(appended.checksum(), reference(&bytes));
+        }
+
+        #[test]
+        fn a_header_is_read_as_it_is_written(flags in 0..4u8, gso_type: u8, hdr_len: u16, gso_size: u16, csum_start: u16, csum_offset: u16) {
+            let header = Header { flags, gso_type, hdr_len, gso_size, csum_start, csum_offset };
+            let bytes = header.to_bytes(0x1234);
+            prop_assert_eq!(Header::from_bytes(&bytes), header);
+            prop_assert_eq!(&bytes[..2], [flags, gso_type]);
+            prop_assert_eq!(&bytes[8..], [csum_offset as u8, (csum_offset >> 8) as u8, 0x34, 0x12]);
+        }
+    }
+
+    #[test]
+    fn long_runs_of_ones_do_not_overflow() {
+        let bytes = vec![0xff; 70_000];
+        let sum = Pieces::new(&[Segment::from(&bytes[..])]).sum(bytes.len());
+        assert_eq!(sum.checksum(), [0, 0]);
+        assert_eq!(sum.transport_checksum(), [0xff, 0xff]);
+    }
+
+    #[test]
+    fn what_contradicts_the_frame_is_not_believed() {
+        // Ethernet, IPv4, TCP without options, a payload.
+        let mut frame = [0; 100];
+        frame[12..15].copy_from_slice(&[8, 0, 0x45]);
+        frame[23] = 6;
+        frame[46] = 0x50;
+        let right = Header { flags: 1, gso_type: 1, hdr_len: 54, gso_size: 10, csum_start: 34, csum_offset: 16 };
+        let whole = Offload {
+            checksum: Checksum::Partial { start: 34, offset: 16 },
+            segmentation: Some(Segmentation { kind: SegmentationKind::Tcp4, ecn: false, size: 10 }),
+        };
+        assert_eq!(right.offload(&frame, 100), Some(whole));
+        // A guest's own "valid" is no work left, and no proof.
+        assert_eq!(Header { flags: 2, ..Header::default() }.offload(&frame, 100), Some(Offload::default()));
+        let wrong = [
+            Header { csum_start: 13, ..right },
+            Header { csum_start: 35, ..right },
+            Header { csum_offset: 65, ..right },
+            Header { csum_offset: 6, ..right },
+            Header { gso_size: 0, ..right },
+            Header { hdr_len: 101, ..right },
+            Header { gso_type: 4, ..right },
+            Header { gso_type: 3, ..right },
+            Header { gso_type: 0x85, ..right },
+            Header { flags: 0, ..right },
+        ];
+        for header in wrong {
+            assert_eq!(header.offload(&frame, 100), None, "{header:?}");
+        }
+        let changes: [(usize, u8); 5] = [(12, 9), (14, 0x46), (20, 0x20), (23, 17), (46, 0x40)];
+        for (at, byte) in changes {
+            let mut other = frame;
+            other[at] = byte;
+            assert_eq!(right.offload(&other, 100), None, "byte {at}");
+        }
+        assert_eq!(right.offload(&frame[..53], 53), None);
+    }
+}
