@@ -263,6 +263,24 @@ fn a_decremented_ttl_is_examined_only_by_who_looks() {
 }
 
 #[test]
+fn part_of_a_decremented_ttl_depends_on_all_of_it() {
+    let tables = switch(2);
+    let upper = OfAction::Move { source: range(Field::NwTtl, 4, 4), destination: range(Field::TcpDst, 0, 4) };
+    let load = OfAction::Load { destination: range(Field::NwTtl, 4, 4), value: 2 };
+    for (list, ttls, expected, examined) in [
+        (vec![OfAction::DecNwTtl, upper.clone(), output(2)], [0x20, 0x21], [1, 2], 0xff),
+        (vec![load, OfAction::DecNwTtl, upper, output(2)], [0x00, 0x01], [1, 2], 0x0f),
+    ] {
+        for (ttl, expected) in ttls.into_iter().zip(expected) {
+            let found = translate_actions(&tables, &list, &with(tcp(), Field::NwTtl, ttl), 0, &mut Scratch::default());
+            let copied = Action::Set { field: Field::TcpDst, value: expected, mask: 0xf };
+            assert!(found.actions.contains(&copied), "{:?}", found.actions);
+            assert_eq!(Field::NwTtl.read(&Flow::new(&found.mask)), examined);
+        }
+    }
+}
+
+#[test]
 fn a_resubmit_pretends_a_port_for_the_lookup_only() {
     let mut tables = switch(3);
     let pretend = OfAction::Resubmit { port: PortNo(9), table: Some(1) };
