@@ -14,7 +14,9 @@
 //! one batch, and no completion is lost or doubled. Interrupts and kicks may have been lost with the dead process, so a ring that starts notifies
 //! its driver once, and is to be served once.
 //!
-//! Descriptors from a front end are written to by workers, so only an eventfd is taken for one: a socket or a pipe could block its writer.
+//! Descriptors from a front end are written to by workers, so only an eventfd is taken for one, and made non-blocking: a socket or a pipe could block
+//! its writer. *What remains:* the front end shares the eventfd, and one that turns it back to blocking and fills it blocks the worker's next
+//! notification, until it is read. A guest can't do that; a hostile front end can.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -23,7 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rustix::fs::FileType;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 use vhost::VhostUserMemoryRegionBase;
 use vhost::vhost_user::message::*;
 use vhost::vhost_user::{Error, GpuBackend, Result, VhostUserBackendReqHandlerMut};
@@ -272,7 +274,6 @@ impl Device {
         let active = (0..self.queues.len()).filter(|pair| self.vrings[2 * pair].running && self.is_enabled(2 * pair));
         let up = self.queues.set_active(active) > 0;
         if up != std::mem::replace(&mut self.link_up, up) {
-            info!("port {}: the link is {}", self.settings.name, if up { "up" } else { "down" });
             self.events.link(up);
         }
     }
@@ -343,7 +344,7 @@ impl VhostUserBackendReqHandlerMut for Device {
         }
         // QEMU repeats itself for every queue pair, while the first pairs run.
         if self.features != Some(features) {
-            debug!("port {}: features {features:#x}", self.settings.name);
+            debug!(port = self.settings.name, "features {features:#x}");
             self.stop_all();
             self.features = Some(features);
             self.restart_all();
