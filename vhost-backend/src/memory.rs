@@ -6,9 +6,9 @@
 //!
 //! - **An address from a guest is a number until it is checked.** [`Memory`] translates guest-physical addresses (descriptors) and the front
 //!   end's own addresses (where the rings are), and only a range that lies in mapped regions becomes a pointer. A pointer lives in a [`Segment`]
-//!   (readable), a [`Room`] (writable) or a [`RingMemory`] (the three areas of a ring), whose fields nobody else can set.
+//!   (readable), a `Room` (writable) or a `RingMemory` (the three areas of a ring), whose fields nobody else can set.
 //! - **A pointer does not outlive its mapping.** A [`Memory`] is immutable and counted: adding or removing a region makes a new one. A ring holds
-//!   its memory as long as it lives, segments and rooms borrow from the ring, and what is put on loan to a [`Batch`] is taken back by [`lend`]
+//!   its memory as long as it lives, segments and rooms borrow from the ring, and what is put on loan to a [`Batch`] is taken back by `lend`
 //!   before it returns. A mapping goes when the last ring over it has been taken from its worker (see [`crate::slot`]).
 //! - **No Rust reference to guest memory exists.** The guest may write at any time, so bytes are copied in and out by raw pointers, indices and
 //!   descriptors are read once, by volatile or atomic accesses, into values of our own, and only those are judged. A race yields other bytes,
@@ -22,7 +22,7 @@
 //! region goes on in the next one if the two touch in guest-physical addresses; it is then two segments.
 //!
 //! The orderings are virtio's (1.2, 2.7.13 and 2.7.14): an index is read with acquire before the entries it covers, and written with release after them;
-//! between publishing an index and reading the other side's wish for notifications lies a full fence ([`fence`]).
+//! between publishing an index and reading the other side's wish for notifications lies a full fence (`fence`).
 
 use std::cell::Cell;
 use std::fs::File;

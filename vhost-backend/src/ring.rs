@@ -1,7 +1,7 @@
 //! A split ring (virtio 1.2, 2.7), walked over checked pointers.
 //!
 //! The driver makes chains of descriptors available; we take them in order, and give them back in the same order. So the available and the used
-//! index are the same number whenever nobody serves the ring, and a [`Ring`] keeps just one: [`Ring::next`]. It is also what makes a ring survive
+//! index are the same number whenever nobody serves the ring, and a `Ring` keeps just one: `Ring::next`. It is also what makes a ring survive
 //! us: whoever serves it next goes on where the used index in guest memory says, and no chain is lost or given back twice, whatever happened
 //! to us between taking a chain and giving it back.
 //!

@@ -5,7 +5,7 @@
 //! take over, checksums and segmentation, is done here, for this guest only: the frame in the batch stays as it is.
 //!
 //! Nobody waits for a guest. Without enough free buffers a frame is dropped whole, and the buffers it would have filled stay with the ring: which
-//! buffers a frame gets is found out before they are written, and nothing is given back before [`Ring::complete`].
+//! buffers a frame gets is found out before they are written, and nothing is given back before `Ring::complete`.
 
 use std::fs::File;
 use std::iter::once;
