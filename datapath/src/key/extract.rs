@@ -159,9 +159,9 @@ fn extract_icmp(message: &[u8], key: &mut FlowKey) -> Option<()> {
     Some(())
 }
 
-/// Neighbour discovery.
+/// Neighbour discovery, whatever the code: OpenFlow asks for the type only (1.3.5, table 12).
 fn extract_nd(message: &[u8], key: &mut FlowKey) {
-    let Some(nd) = Nd::new_checked(message).filter(|nd| nd.code() == 0) else {
+    let Some(nd) = Nd::new_checked(message) else {
         return;
     };
     let (option, word) = match nd.kind() {

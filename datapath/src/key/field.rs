@@ -92,7 +92,6 @@ impl Prerequisite {
         const IPV4: Requirement = exactly(Field::EthType, &[0x0800]);
         const IPV6: Requirement = exactly(Field::EthType, &[0x86dd]);
         const ICMP6: Requirement = exactly(Field::IpProto, &[58]);
-        const ND_CODE: Requirement = exactly(Field::Icmpv6Code, &[0]);
         match self {
             Self::None => &[],
             Self::InPort => const { &[exactly(Field::InPort, &[])] },
@@ -108,9 +107,9 @@ impl Prerequisite {
             Self::Sctp => const { &[IP, exactly(Field::IpProto, &[132])] },
             Self::Icmp4 => const { &[IPV4, exactly(Field::IpProto, &[1])] },
             Self::Icmp6 => &[IPV6, ICMP6],
-            Self::Nd => const { &[IPV6, ICMP6, exactly(Field::Icmpv6Type, &[135, 136]), ND_CODE] },
-            Self::NdSolicitation => const { &[IPV6, ICMP6, exactly(Field::Icmpv6Type, &[135]), ND_CODE] },
-            Self::NdAdvertisement => const { &[IPV6, ICMP6, exactly(Field::Icmpv6Type, &[136]), ND_CODE] },
+            Self::Nd => const { &[IPV6, ICMP6, exactly(Field::Icmpv6Type, &[135, 136])] },
+            Self::NdSolicitation => const { &[IPV6, ICMP6, exactly(Field::Icmpv6Type, &[135])] },
+            Self::NdAdvertisement => const { &[IPV6, ICMP6, exactly(Field::Icmpv6Type, &[136])] },
         }
     }
 

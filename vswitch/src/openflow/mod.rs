@@ -5,3 +5,6 @@ pub mod agent;
 mod connection;
 mod session;
 pub mod wire;
+
+#[cfg(test)]
+mod tests;

@@ -254,7 +254,8 @@ impl Switch {
         if !self.unfinished.is_empty() {
             return Duration::ZERO;
         }
-        let due = self.ports.values().filter_map(SwitchPort::due).chain(self.connections.due()).chain([self.next_tick]);
+        let due =
+            self.ports.values().filter_map(SwitchPort::due).chain(self.connections.due()).chain(self.agent.due()).chain([self.next_tick]);
         let due = due.min().unwrap_or_default();
         Duration::from_nanos(due.saturating_sub(clock::now()))
     }

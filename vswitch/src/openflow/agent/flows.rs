@@ -33,8 +33,10 @@ impl Agent {
 
     /// Publishes the draft if it changed, and tells of the rules that were removed, with their final counters.
     pub(super) fn commit(&mut self, datapath: &mut dyn Datapath, now: Nanos) {
+        self.urgent = false;
         if self.draft.epoch() != self.published {
             self.published = self.draft.epoch();
+            self.published_at = now;
             datapath.publish(self.draft.clone());
         }
         if self.removed.is_empty() {

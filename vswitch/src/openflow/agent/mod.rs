@@ -1,11 +1,12 @@
 //! The agent: does what controllers ask.
 //!
-//! It owns the *draft* of the tables. Requests change the draft; at the end of a turn of the event loop, before a barrier reply and
-//! before a packet-out, the draft is published through [`Datapath`] and the workers take it up. So a stream of a thousand flow-mods is one
-//! publication, and a barrier reply means that no frame is forwarded by what was before.
+//! It owns the *draft* of the tables. Requests change the draft; before a barrier reply, before a packet-out, and else at the end of a turn of
+//! the event loop, the draft is published through [`Datapath`] and the workers take it up. A publication makes the workers look at each cached
+//! flow again, so that of flow-mods without barriers is put off a little if the last was just now: a stream of a thousand of them is a few
+//! publications. A barrier reply means that no frame is forwarded by what was before.
 //!
 //! The agent does no waiting of its own. The owner calls [`Agent::ready`] when a connection's descriptor is ready (the agent registers it as it
-//! needs), [`Agent::tick`] about once a second, and [`Agent::finish`] at the end of each turn.
+//! needs), [`Agent::tick`] about once a second, and [`Agent::finish`] at the end of each turn, also of one that comes when [`Agent::due`] says.
 //!
 //! Whatever a connection sends, it delays itself only: each turn works off at most what one read brought, and a peer that does not take its
 //! answers gets no further ones ([`super::connection`]).
@@ -38,6 +39,9 @@ pub use super::session::Origin;
 
 /// The most connections at a time.
 const MAX_CONNECTIONS: usize = 64;
+
+/// The shortest time between publications of flow-mods that no barrier follows.
+const PUBLISH_INTERVAL: Nanos = 5_000_000;
 
 /// What the agent needs of the rest of the switch.
 pub trait Datapath {
@@ -77,6 +81,10 @@ pub struct Agent {
     draft: Tables,
     /// The epoch of what was published last.
     published: u64,
+    /// When that was.
+    published_at: Nanos,
+    /// Whether something changed that is to be published at the end of this turn.
+    urgent: bool,
     /// Rules of which a removal is to be told once the workers use them no more.
     removed: Vec<Removed>,
     sessions: BTreeMap<ConnectionId, Session>,
@@ -96,6 +104,8 @@ impl Agent {
         let mut agent = Self {
             settings,
             published: tables.epoch(),
+            published_at: now,
+            urgent: false,
             draft: tables,
             removed: Vec::new(),
             sessions: BTreeMap::new(),
@@ -106,6 +116,7 @@ impl Agent {
             fail_open: FailOpen::default(),
         };
         agent.start_fail_mode(now);
+        agent.urgent = true;
         agent
     }
 
@@ -119,6 +130,7 @@ impl Agent {
         if settings != self.settings {
             self.settings = settings;
             self.start_fail_mode(now);
+            self.urgent = true;
         }
     }
 
@@ -183,9 +195,16 @@ impl Agent {
         self.expire_rules(datapath, now);
     }
 
+    /// When [`Agent::finish`] is to be called at the latest, if that matters.
+    pub fn due(&self) -> Option<Nanos> {
+        (self.draft.epoch() != self.published).then_some(self.published_at + PUBLISH_INTERVAL)
+    }
+
     /// Ends a turn: publishes what changed, sends what is queued and takes leave of connections that ended.
     pub fn finish(&mut self, datapath: &mut dyn Datapath, now: Nanos) {
-        self.commit(datapath, now);
+        if self.urgent || self.due().is_some_and(|due| due <= now) {
+            self.commit(datapath, now);
+        }
         self.sessions.retain(|id, session| {
             session.write();
             if let Some(why) = &session.ended {

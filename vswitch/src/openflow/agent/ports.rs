@@ -39,6 +39,7 @@ impl Agent {
 
     /// Changes how a port carries VLANs, which controllers are not told.
     pub fn set_vlan(&mut self, no: PortNo, vlan: VlanMode) -> Result<(), PortError> {
+        self.urgent = true;
         self.draft.set_vlan(no, vlan).map(|_| ())
     }
 
@@ -57,6 +58,7 @@ impl Agent {
     }
 
     fn tell(&mut self, port: &Port, reason: PortReason) {
+        self.urgent = true;
         let message = Message::PortStatus(PortStatus { reason, port: port_desc(port) });
         for session in self.sessions.values_mut().filter(|session| session.wants(session.wants.port_status, reason as u8)) {
             session.send(&message, 0);
