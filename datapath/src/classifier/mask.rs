@@ -14,13 +14,24 @@ pub struct Mask<const N: usize> {
 }
 
 /// The numbers of the bits set in `map`, from the lowest.
-#[inline(always)]
-pub fn set_bits(mut map: u32) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let bit = map.trailing_zeros() as usize;
-        map &= map.wrapping_sub(1);
-        (bit < 32).then_some(bit)
-    })
+pub fn set_bits(map: u32) -> impl Iterator<Item = usize> {
+    SetBits(map)
+}
+
+struct SetBits(u32);
+
+impl Iterator for SetBits {
+    type Item = usize;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<usize> {
+        if self.0 == 0 {
+            return None;
+        }
+        let bit = self.0.trailing_zeros() as usize;
+        self.0 &= self.0 - 1;
+        Some(bit)
+    }
 }
 
 /// Mixes a word into a hash: a multiplication whose two halves are folded, so that every bit of the word reaches every bit of the hash.
@@ -62,6 +73,15 @@ impl<const N: usize> Mask<N> {
     #[inline]
     pub fn hash_part(&self, words: &Words<N>, part: u32, basis: u64) -> u64 {
         set_bits(part).fold(basis, |hash, i| mix(hash, words.0[i] & self.bits.0[i]))
+    }
+
+    /// The same, and adds the bits that it looks at to `examined`.
+    #[inline]
+    pub fn examine_part(&self, words: &Words<N>, part: u32, examined: &mut Words<N>, basis: u64) -> u64 {
+        set_bits(part).fold(basis, |hash, i| {
+            examined.0[i] |= self.bits.0[i];
+            mix(hash, words.0[i] & self.bits.0[i])
+        })
     }
 
     /// The words that the mask occupies, masked: a packed key.

@@ -14,6 +14,8 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub struct Shards<V> {
     shards: Vec<Arc<Shard<V>>>,
+    /// The bits of a hash that choose the shard: one less than the power of two that the number of shards is on its way to.
+    ones: usize,
     len: usize,
 }
 
@@ -27,7 +29,7 @@ struct Shard<V> {
 
 impl<V> Default for Shards<V> {
     fn default() -> Self {
-        Self { shards: Vec::new(), len: 0 }
+        Self { shards: Vec::new(), ones: 0, len: 0 }
     }
 }
 
@@ -50,14 +52,19 @@ impl<V: Clone> Shards<V> {
 
     /// A value with this hash that `is` the one.
     #[inline]
-    pub fn find(&self, hash: u32, is: impl FnMut(&V) -> bool) -> Option<&V> {
+    pub fn find<'a>(&'a self, hash: u32, is: impl FnMut(&'a V) -> bool) -> Option<&'a V> {
         let shard = self.shards.get(self.number(hash))?;
         shard.values[shard.place(hash, is)?].as_ref()
     }
 
     /// All values with this hash.
-    pub fn find_all(&self, hash: u32) -> impl Iterator<Item = &V> {
-        self.shards.get(self.number(hash)).into_iter().flat_map(move |shard| shard.probe(hash)).filter_map(|(_, value)| value)
+    pub fn find_all(&self, hash: u32) -> Vec<&V> {
+        let mut all = Vec::new();
+        self.find(hash, |value| {
+            all.push(value);
+            false
+        });
+        all
     }
 
     /// A value with this hash that `is` the one, to be changed.
@@ -88,15 +95,15 @@ impl<V: Clone> Shards<V> {
     /// The shard for a hash.
     #[inline]
     fn number(&self, hash: u32) -> usize {
-        let ones = self.shards.len().next_power_of_two() - 1;
-        let number = nonzero(hash) as usize & ones;
-        if number < self.shards.len() { number } else { number & ones >> 1 }
+        let number = nonzero(hash) as usize & self.ones;
+        if number < self.shards.len() { number } else { number & self.ones >> 1 }
     }
 
     /// Adds a shard: splits it off another.
     fn split(&mut self) {
         let number = self.shards.len();
         self.shards.push(Arc::default());
+        self.ones = self.shards.len().next_power_of_two() - 1;
         if number > 0 {
             let old = std::mem::take(&mut self.shards[number - (1 << number.ilog2())]);
             let old = Arc::unwrap_or_clone(old);
@@ -128,22 +135,20 @@ impl<V> Shard<V> {
         hash.rotate_left(16) as usize & (self.hashes.len() - 1)
     }
 
-    /// The values with a hash, and their places.
+    /// The place of a value with this hash that `is` the one.
     #[inline]
-    fn probe(&self, hash: u32) -> impl Iterator<Item = (usize, Option<&V>)> {
+    fn place<'a>(&'a self, hash: u32, mut is: impl FnMut(&'a V) -> bool) -> Option<usize> {
         let hash = nonzero(hash);
-        let ones = self.hashes.len().wrapping_sub(1);
-        let start = if self.len == 0 { 0 } else { self.start(hash) };
-        (0..self.hashes.len())
-            .map(move |step| (start + step) & ones)
-            .take_while(|place| self.hashes[*place] != 0)
-            .filter(move |place| self.hashes[*place] == hash)
-            .map(|place| (place, self.values[place].as_ref()))
-    }
-
-    #[inline]
-    fn place(&self, hash: u32, mut is: impl FnMut(&V) -> bool) -> Option<usize> {
-        self.probe(hash).find(|(_, value)| value.is_some_and(&mut is)).map(|(place, _)| place)
+        let ones = self.hashes.len().checked_sub(1)?;
+        let mut place = self.start(hash);
+        // A quarter of the places is free, so the search ends.
+        while self.hashes[place] != 0 {
+            if self.hashes[place] == hash && self.values[place].as_ref().is_some_and(&mut is) {
+                return Some(place);
+            }
+            place = (place + 1) & ones;
+        }
+        None
     }
 
     fn insert(&mut self, hash: u32, value: V) {
@@ -219,7 +224,7 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(shards.find(hash, |entry| *entry == (hash, value)).is_some(), reference.contains(&(hash, value)));
-                prop_assert_eq!(shards.find_all(hash).filter(|entry| entry.0 == hash).count(), reference.iter().filter(|entry| entry.0 == hash).count());
+                prop_assert_eq!(shards.find_all(hash).iter().filter(|entry| entry.0 == hash).count(), reference.iter().filter(|entry| entry.0 == hash).count());
                 prop_assert_eq!(shards.len, reference.len());
                 if clone && clones.len() < 5 {
                     clones.push((shards.clone(), reference.clone()));

@@ -73,21 +73,13 @@ impl<V: Classified> Subtable<V> {
     pub fn lookup(&self, flow: &Flow, examined: &mut FlowMask) -> Option<&V> {
         let mut hash = BASIS;
         for stage in &self.stages {
-            self.examine(stage.words, examined);
-            hash = self.mask.hash_part(flow, stage.words, hash);
+            hash = self.mask.examine_part(flow, stage.words, examined, hash);
             if !stage.hashes.contains(short(hash)) {
                 return None;
             }
         }
-        self.examine(self.last, examined);
-        hash = self.mask.hash_part(flow, self.last, hash);
+        hash = self.mask.examine_part(flow, self.last, examined, hash);
         self.rules.find(short(hash), |rule| rule.matching().is_for(flow))
-    }
-
-    fn examine(&self, words: u32, examined: &mut FlowMask) {
-        for i in set_bits(words) {
-            examined.0[i] |= self.mask.bits().0[i];
-        }
     }
 
     /// The hash of a match after each stage, the last one included.
@@ -104,13 +96,15 @@ impl<V: Classified> Subtable<V> {
 
     /// The rule with exactly this match, which must have this subtable's mask, and priority.
     pub fn get(&self, matching: &Match, priority: u16) -> Option<&V> {
-        self.with_match(matching).find(|rule| rule.priority() == priority)
+        let hash = self.hash(matching.value());
+        let is = |rule: &V| rule.priority() == priority && rule.matching().is_for(matching.value());
+        self.rules.find(hash, is).or_else(|| self.hidden.find(hash, is))
     }
 
     /// The rules with exactly this match, which must have this subtable's mask.
     pub fn with_match(&self, matching: &Match) -> impl Iterator<Item = &V> {
         let hash = self.hash(matching.value());
-        self.rules.find_all(hash).chain(self.hidden.find_all(hash)).filter(|rule| rule.matching().is_for(matching.value()))
+        self.rules.find_all(hash).into_iter().chain(self.hidden.find_all(hash)).filter(|rule| rule.matching().is_for(matching.value()))
     }
 
     /// Adds a rule with this subtable's mask. Returns the one with the same match and priority that it takes the place of.
@@ -157,7 +151,7 @@ impl<V: Classified> Subtable<V> {
             Some(hidden) => hidden,
             None => {
                 let removed = self.rules.remove(hash, is)?;
-                let next = self.hidden.find_all(hash).filter(|rule| rule.matching().is_for(value)).map(V::priority).max();
+                let next = self.hidden.find_all(hash).into_iter().filter(|rule| rule.matching().is_for(value)).map(V::priority).max();
                 let next = next.and_then(|next| self.hidden.remove(hash, |rule| rule.priority() == next && rule.matching().is_for(value)));
                 match next {
                     Some(next) => self.rules.insert(hash, next),
