@@ -242,7 +242,7 @@ impl Device {
                 }
             }
             Err(error) => {
-                warn!("{} can't be served: {error}", ring_name(&self.settings.name, index));
+                warn!(port = ring_name(&self.settings.name, index), "can't be served: {error}");
                 if let Some(mut fd) = vring.error.as_ref() {
                     // The front end that gave it may have left it full, or closed.
                     let _ = fd.write(&1u64.to_ne_bytes());
@@ -294,7 +294,7 @@ fn is_rx(index: usize) -> bool {
 }
 
 fn ring_name(port: &str, index: usize) -> String {
-    format!("port {port}, {} queue {}", if is_rx(index) { "rx" } else { "tx" }, index / 2)
+    format!("{port} {} queue {}", if is_rx(index) { "rx" } else { "tx" }, index / 2)
 }
 
 /// A refusal of a message, which ends the connection.

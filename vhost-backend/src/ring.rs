@@ -151,7 +151,7 @@ impl Ring {
         let memory = RingMemory::new(memory, size, addresses).map_err(RingError::Area)?;
         let next = memory.used_index();
         if next != base {
-            tracing::info!("{name}: resumed at the used index {next}; the front end said {base}");
+            tracing::info!(port = name, "resumed at the used index {next}; the front end said {base}");
         }
         let event_idx = features & (1 << VIRTIO_RING_F_EVENT_IDX) != 0;
         let mut ring = Self { memory, next, event_idx, call: None, error: None, fault: None, breaks, name };
@@ -178,7 +178,7 @@ impl Ring {
     fn set_nonblocking(&self, file: &File) {
         let result = rustix::fs::fcntl_getfl(file).and_then(|flags| rustix::fs::fcntl_setfl(file, flags | rustix::fs::OFlags::NONBLOCK));
         if let Err(e) = result {
-            tracing::warn!("{}: an eventfd can't be made non-blocking: {e}", self.name);
+            tracing::warn!(port = self.name, "an eventfd can't be made non-blocking: {e}");
         }
     }
 
@@ -190,7 +190,7 @@ impl Ring {
     /// Breaks the ring.
     #[cold]
     pub fn fail(&mut self, fault: RingError) {
-        tracing::warn!("{}: broken by its guest: {fault}; it stands still until the driver is reset", self.name);
+        tracing::warn!(port = self.name, "broken by its guest: {fault}; it stands still until the driver is reset");
         self.breaks.fetch_add(1, Ordering::Relaxed);
         self.fault = Some(fault);
         if let Some(mut error) = self.error.as_ref() {

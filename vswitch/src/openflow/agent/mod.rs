@@ -208,7 +208,14 @@ impl Agent {
         self.sessions.retain(|id, session| {
             session.write();
             if let Some(why) = &session.ended {
-                tracing::info!("OpenFlow connection {id} ended: {why}; {} packet-ins were dropped", session.dropped);
+                match session.origin {
+                    Origin::Controller => {
+                        tracing::info!("the controller's connection ended: {why}; {} packet-ins were dropped", session.dropped)
+                    }
+                    Origin::Listener => {
+                        tracing::debug!("OpenFlow connection {id} ended: {why}; {} packet-ins were dropped", session.dropped)
+                    }
+                }
                 self.registrar.remove(&session.connection);
                 return false;
             }
