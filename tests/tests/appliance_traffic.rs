@@ -147,7 +147,9 @@ fn a_port_is_deleted_under_traffic_and_added_again() {
     for _ in 0..3 {
         send(&mut one, &vec![broadcast(1, 60); 40]);
         receive(&mut two, 40);
-        switch.ctl(&["port", "del", "vm2"]);
+        // Its last counters come with the answer.
+        let last = switch.ctl_json(&["port", "del", "vm2"]);
+        assert_eq!((number(&last, "tx_frames"), number(&last, "tx_bytes")), (40, 2400), "{last}");
         send(&mut one, &vec![broadcast(1, 60); 40]);
         switch.ctl(&["port", "add", "vm2=vhost-user:vm2.sock"]);
         two.disconnect();

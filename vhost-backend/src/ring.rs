@@ -34,7 +34,7 @@ pub const SIZE_MAX: u16 = 32768;
 /// What is needed to serve a ring.
 #[derive(Debug)]
 pub struct RingSetup {
-    /// What the log calls the ring, such as "port vm1, rx queue 0".
+    /// What the log calls the ring, such as "vm1 rx queue 0".
     pub name: String,
     /// The guest's memory.
     pub memory: Arc<Memory>,

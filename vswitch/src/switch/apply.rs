@@ -10,8 +10,10 @@ use datapath::tables::instruction::{CONTROLLER_WHOLE, OfAction};
 use tracing::{debug, info, warn};
 
 use super::ports::{SwitchPort, vlan_mode};
+use super::show::details;
 use super::{Switch, clock, link};
 use crate::config::{Name, PortConfig, PortKind, Role, Step, VhostUser};
+use crate::document::PortDetails;
 use crate::launcher::channel::Request;
 use crate::openflow::agent::Datapath;
 
@@ -188,20 +190,26 @@ impl Switch {
         info!(port = %config.name, ofport = no.0, "port added");
     }
 
-    /// Takes a port away, with all that was begun for it. What it counted is lost with it.
-    pub(super) fn remove_port(&mut self, name: &Name) {
-        let Some(no) = self.number_of(name) else { return };
+    /// Takes a port away, with all that was begun for it. Returns the last that there is to be said of it, counters included.
+    pub(super) fn remove_port(&mut self, name: &Name) -> Option<PortDetails> {
+        let no = self.number_of(name)?;
         self.numbers.remove(&no);
-        let config = self.config.ports.iter().position(|port| port.name == *name).map(|at| self.config.ports.remove(at));
-        if let Some(PortKind::VhostUser(VhostUser { socket, role: Role::Server, .. })) = config.map(|config| config.spec.kind) {
-            self.ask(Request::Unlink(socket), |_, _| ());
+        let at = self.config.ports.iter().position(|port| port.name == *name)?;
+        let config = self.config.ports.remove(at);
+        let PortKind::VhostUser(VhostUser { socket, role, .. }) = &config.spec.kind;
+        if *role == Role::Server {
+            self.ask(Request::Unlink(socket.clone()), |_, _| ());
         }
-        if let Some(mut port) = self.ports.remove(&no) {
-            port.close(&self.poller);
-            self.forwarding.workers.remove_queues(no);
-            self.agent.remove_port(no);
-            info!(port = %name, ofport = no.0, "port removed");
-        }
+        let mut port = self.ports.remove(&no)?;
+        let connected = port.is_connected();
+        port.close(&self.poller);
+        self.forwarding.workers.remove_queues(no);
+        let entry = self.agent.remove_port(no)?;
+        // After this no worker counts for it.
+        self.publish();
+        self.forwarding.barrier();
+        info!(port = %name, ofport = no.0, "port removed");
+        Some(details(&entry, &config, connected))
     }
 
     /// Tries to connect a client port to its front end; the next attempt comes after `pause`.

@@ -169,11 +169,8 @@ impl Switch {
                 Err(error) => self.control.answer::<()>(id, Err(error)),
             },
             Request::PortDel { name } => {
-                let details = self.known_port(&name).and_then(|name| {
-                    let details = self.port_details(&name);
-                    self.remove_port(&name);
-                    details
-                });
+                let known = self.known_port(&name);
+                let details = known.and_then(|known| self.remove_port(&known).ok_or_else(|| format!("port {name} is gone")));
                 self.control.answer(id, details);
             }
             Request::PortList => self.control.answer(id, Ok(self.port_list())),

@@ -31,7 +31,7 @@ use datapath::Nanos;
 use datapath::port::PortNo;
 use datapath::tables::{DEFAULT_AGE, DEFAULT_CAPACITY, MacTable, Tables};
 use datapath::worker::Published;
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
 use tracing::{error, info};
 
 use crate::cli::RunArgs;
@@ -115,6 +115,7 @@ pub fn run(flags: RunArgs, host: Host) -> Result<(), SwitchError> {
     // Without its launcher a switch would hold sockets that nobody removes.
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from)?;
     abort_on_panic();
+    allow_descriptors()?;
     // Else it would be named after the link that it was started by.
     rustix::thread::set_name(c"vswitch").map_err(io::Error::from)?;
     log::start();
@@ -133,6 +134,12 @@ fn abort_on_panic() {
         report(panic);
         std::process::abort();
     }));
+}
+
+/// A port with many queues needs hundreds of descriptors: as many as the system allows, not as many as is usual.
+fn allow_descriptors() -> io::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?)
 }
 
 fn read_config(flags: &RunArgs, link: &mut Link) -> Result<Option<ConfigFile>, SwitchError> {

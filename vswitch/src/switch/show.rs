@@ -11,7 +11,7 @@ use datapath::tables;
 
 use super::worker::WorkerThread;
 use super::{Switch, clock};
-use crate::config::{Name, PortKind, Role, VhostUser, VlanSpec};
+use crate::config::{Name, PortConfig, PortKind, Role, VhostUser, VlanSpec};
 use crate::document::{self, Drops, PortDetails, PortSummary};
 
 impl Switch {
@@ -26,24 +26,7 @@ impl Switch {
         let entry = self.agent.tables().ports().by_name(name.as_str()).ok_or_else(gone)?;
         let port = self.ports.get(&entry.no).ok_or_else(gone)?;
         let config = self.config.ports.iter().find(|port| port.name == *name).ok_or_else(gone)?;
-        let PortKind::VhostUser(VhostUser { socket, role, queues, mtu }) = &config.spec.kind;
-        let totals = entry.counters.totals();
-        Ok(PortDetails {
-            summary: summary(entry),
-            socket: socket.display().to_string(),
-            role: match role {
-                Role::Server => "server",
-                Role::Client => "client",
-            }
-            .to_owned(),
-            connected: port.is_connected(),
-            queues: *queues,
-            mtu: *mtu,
-            vlan: vlan_text(&config.spec.vlan),
-            hw_addr: address_text(entry.hw_addr),
-            forwarded: totals.forwarded,
-            to_controller: totals.to_controller,
-        })
+        Ok(details(entry, config, port.is_connected()))
     }
 
     /// The cached flows, of one worker or of all.
@@ -130,6 +113,28 @@ fn summary(port: &tables::Port) -> PortSummary {
         tx_frames: totals.tx_frames,
         tx_bytes: totals.tx_bytes,
         drops: drops_of(port).into_iter().map(|(name, _, frames)| (name.to_owned(), frames)).collect::<BTreeMap<_, _>>(),
+    }
+}
+
+/// A port in full.
+pub fn details(entry: &tables::Port, config: &PortConfig, connected: bool) -> PortDetails {
+    let PortKind::VhostUser(VhostUser { socket, role, queues, mtu }) = &config.spec.kind;
+    let totals = entry.counters.totals();
+    let role = match role {
+        Role::Server => "server",
+        Role::Client => "client",
+    };
+    PortDetails {
+        summary: summary(entry),
+        socket: socket.display().to_string(),
+        role: role.to_owned(),
+        connected,
+        queues: *queues,
+        mtu: *mtu,
+        vlan: vlan_text(&config.spec.vlan),
+        hw_addr: address_text(entry.hw_addr),
+        forwarded: totals.forwarded,
+        to_controller: totals.to_controller,
     }
 }
 

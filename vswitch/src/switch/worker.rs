@@ -155,8 +155,8 @@ impl WorkerThread {
 
 impl Drop for WorkerThread {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Release);
-        self.shared.wake();
+        let shared = self.shared.clone();
+        drop(self.post(move |_| shared.stop.store(true, Ordering::Relaxed)));
         if let Some(thread) = self.thread.take() {
             // A panic of the worker has ended the process already.
             let _ = thread.join();
@@ -230,6 +230,9 @@ impl Thread<'_> {
 
             if self.shared.has_jobs.load(Ordering::Relaxed) {
                 self.run_jobs();
+                if self.shared.stop.load(Ordering::Relaxed) {
+                    return self.worker.settle();
+                }
             }
             if now >= maintained + MAINTAIN_EVERY {
                 self.worker.maintain(now);
@@ -238,10 +241,6 @@ impl Thread<'_> {
             if frames > 0 {
                 last_frames = now;
                 continue;
-            }
-            if self.shared.stop.load(Ordering::Acquire) {
-                self.worker.settle();
-                return;
             }
             if now - last_frames >= self.shared.patience.load(Ordering::Relaxed) && self.shared.unkicked.load(Ordering::Relaxed) == 0 {
                 let until = match last_frames >= maintained {
