@@ -224,7 +224,7 @@ fn many_queues_are_spread_over_workers() {
 }
 
 #[test]
-fn poll_modes_all_forward_and_only_busy_burns() {
+fn poll_modes_all_forward_and_sleep_if_they_may() {
     for poll in ["adaptive", "interrupt", "busy"] {
         let switch = Switch::start(&[&TWO[..], &["--poll", poll]].concat());
         let [mut one, mut two] = ["vm1", "vm2"].map(|name| connect(&switch, name));
@@ -233,7 +233,9 @@ fn poll_modes_all_forward_and_only_busy_burns() {
             send(&mut one, &[broadcast(1, 60)]);
             receive(&mut two, 1);
         }
-        let share = switch.cpu_share(Duration::from_secs(2));
-        if poll == "busy" { assert!(share > 0.2, "{share}") } else { assert!(share < 0.05, "{poll}: {share}") }
+        if poll != "busy" {
+            let share = switch.cpu_share(Duration::from_secs(2));
+            assert!(share < 0.05, "{poll}: an idle switch uses {share} of a processor");
+        }
     }
 }

@@ -230,8 +230,9 @@ impl Switch {
 
     /// Says to the tables whether somebody is at the other end of a port.
     pub(super) fn set_link(&mut self, no: PortNo, up: bool) {
-        if let Err(error) = self.agent.set_link(no, up) {
-            warn!("{error}");
+        match self.agent.set_link(no, up) {
+            Ok(()) => info!(port = self.name_of(no), "the link is {}", if up { "up" } else { "down" }),
+            Err(error) => warn!("{error}"),
         }
     }
 
