@@ -364,14 +364,22 @@ impl RingMemory {
     fn locate(&self, address: u64, len: u32) -> Option<(NonNull<u8>, usize)> {
         let mut window = self.window.get();
         if address.wrapping_sub(window.start) >= window.len {
-            let region = self.memory.region(address)?;
-            window = Window { start: region.spec.guest_address, len: region.spec.size, host: region.host(0) };
-            self.window.set(window);
+            window = self.find_window(address)?;
         }
         let offset = address - window.start;
         let len = u64::from(len).min(window.len - offset) as usize;
         // SAFETY: offset < window.len, and the whole window is mapped.
         Some((unsafe { window.host.add(offset as usize) }, len))
+    }
+
+    /// Makes the region that holds a guest address the window.
+    #[cold]
+    #[inline(never)]
+    fn find_window(&self, address: u64) -> Option<Window> {
+        let region = self.memory.region(address)?;
+        let window = Window { start: region.spec.guest_address, len: region.spec.size, host: region.host(0) };
+        self.window.set(window);
+        Some(window)
     }
 
     /// The `len` bytes at a guest address, to be read, if they lie in one region.
