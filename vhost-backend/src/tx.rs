@@ -9,7 +9,6 @@
 
 use std::fs::File;
 use std::iter::once;
-use std::ops::Range;
 
 use datapath::drops::TxDrop;
 use datapath::frame::{BATCH, Batch, Checksum, ETHERNET_HEADER, Frame, HEAD_MAX, Offload, Segmentation, SegmentationKind};
@@ -82,34 +81,68 @@ impl TxRing {
     /// Transmits the frames of `batch` whose slots are listed, in order; each is counted in `transmitted`, as sent or as dropped.
     pub fn transmit(&mut self, batch: &Batch, slots: &[u16], transmitted: &mut Transmitted) {
         let available = usize::from(self.ring.available());
+        let (memory, next, header_len, accepts) = (&self.ring.memory, self.ring.next(), self.header_len, self.accepts);
         let mut filling = Filling {
             ring: &self.ring,
-            accepts: self.accepts,
-            header_len: self.header_len,
+            accepts,
+            header_len,
             mergeable: self.mergeable,
             available,
             taken: 0,
-            heads: [0; BATCH],
-            wholes: [None; BATCH],
-            ahead: 0..0,
             rooms: recycle(std::mem::take(&mut self.rooms)),
             chains: std::mem::take(&mut self.chains),
             fault: None,
         };
+        let (mut frames, mut bytes) = (0, 0);
         for chunk in slots.chunks(BATCH) {
-            filling.look_ahead(chunk.len());
-            for &slot in chunk {
-                let frame = batch.frame(slot);
-                let result = match self.accepts.header(frame) {
-                    Some(header) => filling.write(header, batch, slot),
-                    None => filling.work(batch, slot),
-                };
-                match result {
-                    Ok(()) => transmitted.sent(frame.len()),
-                    Err(reason) => transmitted.dropped(reason),
+            // The chains that the chunk will take if each frame takes one: their heads, and those that are one buffer.
+            let first = filling.taken;
+            let ahead = chunk.len().min(filling.available - first);
+            let mut heads = [0; BATCH];
+            for (i, head) in heads[..ahead].iter_mut().enumerate() {
+                *head = memory.available_entry(next.wrapping_add((first + i) as u16));
+                memory.prefetch_descriptor(*head);
+            }
+            let mut wholes = [None; BATCH];
+            for (whole, &head) in wholes.iter_mut().zip(&heads[..ahead]) {
+                *whole = memory.write_whole(head);
+                if let Some(room) = whole {
+                    prefetch(room.as_ptr());
+                    prefetch(room.as_ptr().wrapping_add(64));
                 }
             }
+
+            let mut taken = first;
+            for &slot in chunk {
+                let frame = batch.frame(slot);
+                let total = header_len + frame.len();
+                let index = taken - first;
+                let whole = wholes.get(index).copied().flatten().filter(|room| room.len() >= total);
+                let header = accepts.header(frame);
+                if let (Some(room), Some(header)) = (whole, header) {
+                    // A legacy header is shorter; the frame overwrites the rest.
+                    room.write_array(header.to_bytes(1));
+                    let room = room.skip(header_len);
+                    let copied = room.copy_from(&Segment::from(frame.head()));
+                    batch.payload(slot).iter().fold(room.skip(copied), |room, piece| room.skip(room.copy_from(piece)));
+                    memory.write_used(next.wrapping_add(taken as u16), heads[index % BATCH], total as u32);
+                    taken += 1;
+                } else {
+                    filling.taken = taken;
+                    let result = filling.work(header, batch, slot);
+                    taken = filling.taken;
+                    if let Err(reason) = result {
+                        transmitted.dropped(reason);
+                        continue;
+                    }
+                }
+                frames += 1;
+                bytes += frame.len() as u64;
+            }
+            filling.taken = taken;
         }
+        transmitted.frames += frames;
+        transmitted.bytes += bytes;
         let Filling { taken, rooms, chains, fault, .. } = filling;
         (self.rooms, self.chains) = (recycle(rooms), chains);
         self.ring.complete(taken as u16);
@@ -193,10 +226,6 @@ struct Filling<'m> {
     available: usize,
     /// How many of them were filled.
     taken: usize,
-    /// The chains that were looked at before their turn: their heads, and those that are one buffer.
-    ahead: Range<usize>,
-    heads: [u16; BATCH],
-    wholes: [Option<Room<'m>>; BATCH],
     rooms: Vec<Room<'m>>,
     chains: Vec<Filled>,
     fault: Option<RingError>,
@@ -207,26 +236,6 @@ impl<'m> Filling<'m> {
     #[inline(always)]
     fn position(&self, chain: usize) -> u16 {
         self.ring.next().wrapping_add(chain as u16)
-    }
-
-    /// Brings the next `count` chains and their buffers closer.
-    #[inline(always)]
-    fn look_ahead(&mut self, count: usize) {
-        let memory = &self.ring.memory;
-        let first = self.position(self.taken);
-        let count = count.min(self.available - self.taken);
-        self.ahead = self.taken..self.taken + count;
-        for (i, head) in self.heads[..count].iter_mut().enumerate() {
-            *head = memory.available_entry(first.wrapping_add(i as u16));
-            memory.prefetch_descriptor(*head);
-        }
-        for (whole, &head) in self.wholes.iter_mut().zip(&self.heads[..count]) {
-            *whole = memory.write_whole(head);
-            if let Some(room) = whole {
-                prefetch(room.as_ptr());
-                prefetch(room.as_ptr().wrapping_add(64));
-            }
-        }
     }
 
     /// The head of a chain, or none if the driver has not made that many available.
@@ -248,29 +257,13 @@ impl<'m> Filling<'m> {
         TxDrop::BadDescriptor
     }
 
-    /// Writes a header and the frame in `slot` as it is.
-    #[inline(always)]
-    fn write(&mut self, header: Header, batch: &Batch, slot: u16) -> Result<(), TxDrop> {
-        let total = self.header_len + batch.frame(slot).len();
-        let index = self.taken.wrapping_sub(self.ahead.start);
-        if self.ahead.contains(&self.taken)
-            && let Some(room) = self.wholes[index % BATCH].filter(|room| room.len() >= total)
-        {
-            // A legacy header is shorter; the frame overwrites the rest.
-            room.write_array(header.to_bytes(1));
-            let room = room.skip(self.header_len);
-            let copied = room.copy_from(&Segment::from(batch.frame(slot).head()));
-            batch.payload(slot).iter().fold(room.skip(copied), |room, piece| room.skip(room.copy_from(piece)));
-            self.give_back(self.heads[index % BATCH], total);
-            return Ok(());
-        }
-        self.write_pieces(header, Pieces::of(batch, slot), total - self.header_len)
-    }
-
-    /// Does what the guest did not take over, and writes the frame or its segments.
+    /// Writes the frame in `slot`, with this header if it needs no work, else after doing what the guest did not take over.
     #[inline(never)]
-    fn work(&mut self, batch: &Batch, slot: u16) -> Result<(), TxDrop> {
+    fn work(&mut self, header: Option<Header>, batch: &Batch, slot: u16) -> Result<(), TxDrop> {
         let frame = batch.frame(slot);
+        if let Some(header) = header {
+            return self.write_pieces(header, Pieces::of(batch, slot), frame.len());
+        }
         if let Some(segmentation) = frame.offload.segmentation {
             return self.segment(&segmentation, batch, slot);
         }
