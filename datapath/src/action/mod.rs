@@ -13,7 +13,7 @@ mod outputs;
 mod place;
 mod set;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use execute::execute;
 pub use outputs::OutputSets;

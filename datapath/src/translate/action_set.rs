@@ -17,11 +17,6 @@ pub(super) struct ActionSet {
 }
 
 impl ActionSet {
-    /// How many actions write fields. All others are bounded by their kinds.
-    pub fn sets(&self) -> usize {
-        self.sets.len()
-    }
-
     /// Empties the set.
     pub fn clear(&mut self) {
         let mut sets = std::mem::take(&mut self.sets);

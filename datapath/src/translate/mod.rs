@@ -20,7 +20,7 @@
 //! **What else comes out.** [`Effects`]: the rules and tables to be credited with each frame, the learned addresses that the outcome rests on (the
 //! tables' epoch does not cover those: each is a dependency that can be checked with one load), and the sightings that keep them from ageing.
 //!
-//! **Bounds.** A translation makes at most [`LOOKUPS_MAX`] lookups, [`DEPTH_MAX`] deep, and [`ACTIONS_MAX`] actions; beyond, the frame is dropped,
+//! **Bounds.** A translation makes at most [`LOOKUPS_MAX`] lookups, [`DEPTH_MAX`] deep, and handles at most [`ACTIONS_MAX`] actions; beyond, the frame is dropped,
 //! with a reason. A translation takes the snapshot as it is and changes nothing but the learned addresses, and these only if asked to.
 
 mod action_set;
@@ -46,8 +46,8 @@ use pipeline::Pipeline;
 pub const LOOKUPS_MAX: usize = 4096;
 /// How deep resubmits may nest.
 pub const DEPTH_MAX: usize = 64;
-/// The most actions that a translation may give.
-pub const ACTIONS_MAX: usize = 4096;
+/// The most actions of rules that a translation may carry out, and flat ones that it may give, together.
+pub const ACTIONS_MAX: usize = 16_384;
 
 /// What becomes of all frames of a megaflow.
 #[derive(Clone, Debug)]

@@ -25,6 +25,8 @@ pub(super) struct Pipeline<'a, O: Observer + ?Sized> {
     /// The rule whose instructions are carried out; none in a packet-out's actions.
     rule: Option<&'a Rule>,
     depth: usize,
+    /// How many actions were carried out or made.
+    work: usize,
 }
 
 impl<'a, O: Observer + ?Sized> Pipeline<'a, O> {
@@ -32,7 +34,7 @@ impl<'a, O: Observer + ?Sized> Pipeline<'a, O> {
         scratch.clear();
         let mut flow = TrackedFlow::new(key);
         flow.examine(&Field::InPort.mask());
-        Self { tables, flow, now, learn, scratch, observer, stopped: None, rule: None, depth: 0 }
+        Self { tables, flow, now, learn, scratch, observer, stopped: None, rule: None, depth: 0, work: 0 }
     }
 
     /// Translates a frame that came in.
@@ -86,11 +88,15 @@ impl<'a, O: Observer + ?Sized> Pipeline<'a, O> {
         self.stopped.get_or_insert(reason);
     }
 
+    /// Counts an action.
+    fn work(&mut self) -> Result<(), DropReason> {
+        self.work += 1;
+        if self.work > ACTIONS_MAX { Err(DropReason::TooManyTables) } else { Ok(()) }
+    }
+
     /// Adds a flat action.
     pub(super) fn make(&mut self, action: Action) -> Result<(), DropReason> {
-        if self.scratch.actions.len() >= ACTIONS_MAX {
-            return Err(DropReason::TooManyTables);
-        }
+        self.work()?;
         self.observer.observe(Step::Made(&action));
         self.scratch.actions.push(action);
         Ok(())
@@ -146,9 +152,7 @@ impl<'a, O: Observer + ?Sized> Pipeline<'a, O> {
                 self.scratch.action_set.clear();
             }
             for action in &instructions.write {
-                if self.scratch.action_set.sets() >= ACTIONS_MAX {
-                    return Err(DropReason::TooManyTables);
-                }
+                self.work()?;
                 self.scratch.action_set.write(action);
             }
             if let Some((value, mask)) = instructions.metadata {
@@ -183,6 +187,7 @@ impl<'a, O: Observer + ?Sized> Pipeline<'a, O> {
     }
 
     fn action(&mut self, action: &OfAction) -> Result<(), DropReason> {
+        self.work()?;
         self.observer.observe(Step::Action(action));
         match *action {
             OfAction::Output { port, max_len } => self.output(port, max_len),

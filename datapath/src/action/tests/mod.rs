@@ -1,7 +1,7 @@
 //! A bench on which actions are carried out.
 
 mod execute;
-mod set;
+pub(crate) mod set;
 
 use super::*;
 use crate::frame::Offload;

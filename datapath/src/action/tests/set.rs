@@ -9,7 +9,7 @@ use crate::wire::checksum;
 
 /// What a frame is built of.
 #[derive(Clone, Debug)]
-struct Parts {
+pub(crate) struct Parts {
     eth_dst: u64,
     eth_src: u64,
     /// Priority and VLAN.
@@ -28,7 +28,7 @@ struct Parts {
 
 impl Parts {
     /// Builds the frame by etherparse, from IP on.
-    fn build(&self) -> Vec<u8> {
+    pub(crate) fn build(&self) -> Vec<u8> {
         let mut bytes = [&self.eth_dst.to_be_bytes()[2..], &self.eth_src.to_be_bytes()[2..]].concat();
         if let Some((pcp, vid)) = self.tag {
             bytes.extend([0x81, 0]);
@@ -95,7 +95,8 @@ impl Parts {
 }
 
 prop_compose! {
-    fn parts()(
+    /// Frames of all kinds that etherparse can build.
+    pub(crate) fn parts()(
         ipv6 in any::<bool>(),
         kind in 0..3usize,
         macs in any::<(u32, u32)>(),

@@ -6,7 +6,7 @@ use super::*;
 use crate::key::{FieldRange, KEY_WORDS, Prerequisite, Words, vlan};
 
 /// Pseudo-random choices from one seed (SplitMix64).
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -112,7 +112,7 @@ impl Random {
         FieldRange { field, offset: self.below(usize::from(field.bits() - bits) + 1) as u8, bits }
     }
 
-    fn action(&mut self) -> OfAction {
+    pub(super) fn action(&mut self) -> OfAction {
         let common =
             [Field::EthDst, Field::VlanVid, Field::VlanTci, Field::Ipv4Src, Field::TcpDst, Field::NwTtl, Field::IpDscp, Field::Reg1];
         let mut field = self.of(&common);

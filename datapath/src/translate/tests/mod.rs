@@ -1,5 +1,6 @@
 //! A switch to translate for.
 
+mod agreement;
 mod mask;
 mod normal;
 mod pipeline;

@@ -304,6 +304,9 @@ fn resubmits_are_limited() {
     }
     let found = run(&tables, &tcp());
     assert_eq!((found.actions.len(), found.reason), (0, DropReason::TooManyTables));
+    // No tables at all, but no end of actions.
+    let found = translate_actions(&tables, &vec![output(1); ACTIONS_MAX + 1], &tcp(), 0, &mut Scratch::default());
+    assert_eq!((found.actions.len(), found.reason), (0, DropReason::TooManyTables));
 }
 
 #[test]
