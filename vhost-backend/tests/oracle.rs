@@ -97,7 +97,7 @@ impl Guest {
                 driver.write_descriptor(head, TABLES + 0xf000, 16, INDIRECT, 0);
             }
             Damage::Head => self.driver.make_available(size + 1),
-            Damage::Jump => (0..=size).for_each(|_| self.driver.make_available(head)),
+            Damage::Jump => driver.set_available_index(driver.used_index().wrapping_add(size + 1)),
         }
     }
 }
