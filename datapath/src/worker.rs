@@ -5,7 +5,7 @@
 //! output gets its frames in one call, and the source its buffers. Nothing is kept between batches, so that between two breaths no
 //! frame is under way: that is when a new snapshot of the tables is taken up, when it is acknowledged, and when a queue can be taken away.
 //!
-//! Ports are served in turn. A translation costs as much as [`UPCALL_COST`] frames, and a port that causes many is passed over for as many
+//! Ports are served in turn. A translation costs as much as many frames (`UPCALL_COST`), and a port that causes many is passed over for as many
 //! breaths as it took more than its share, as long as others have work: a guest that scans pays with its own traffic.
 
 use std::fmt;

@@ -3,7 +3,6 @@
 use super::{Action, Controllers, Outcome, OutputSets, ToController, set};
 use crate::drops::DropReason;
 use crate::frame::{Batch, Frame};
-use crate::key::Field;
 
 /// Carries `actions` out on the frame in `slot`: lists it, or duplicates of it, in `outputs`, and gives it to `controllers`.
 /// `reason` is why the frame is dropped if the actions send it nowhere; an action that can't be carried out is a better one, and the last.
@@ -75,7 +74,7 @@ impl Execution<'_> {
                     }
                     return Ok(false);
                 }
-                set::set_field(self.writable()?, Field::NwTtl, u128::from(ttl - 1), 0xff)?;
+                set::decrement_ttl(self.writable()?)?;
             }
         }
         Ok(true)

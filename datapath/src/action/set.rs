@@ -35,8 +35,42 @@ pub(super) fn ttl(frame: &Frame) -> Result<u8, DropReason> {
     Ip::of(frame).map(|ip| ip.ttl()).ok_or(NOT_APPLICABLE)
 }
 
+/// Decrements the TTL or hop limit, which is not zero.
+pub(super) fn decrement_ttl(frame: &mut Frame) -> Result<(), DropReason> {
+    let network = usize::from(frame.layout.network);
+    match Ip::of(frame).ok_or(NOT_APPLICABLE)? {
+        Ip::V4(ip) => {
+            // The TTL is the upper half of its word: the sum loses 0x0100 and the checksum gains it (RFC 1141).
+            let (sum, carry) = ip.checksum().overflowing_add(0x0100);
+            let mut ip = frame.head_mut().get_mut(network..).and_then(Ipv4::new_checked_mut).ok_or(NOT_APPLICABLE)?;
+            ip.set_checksum(sum + u16::from(carry));
+            ip.set_ttl(ip.ttl() - 1);
+        }
+        Ip::V6(_) => {
+            let mut ip = frame.head_mut().get_mut(network..).and_then(Ipv6::new_checked_mut).ok_or(NOT_APPLICABLE)?;
+            ip.set_hop_limit(ip.hop_limit() - 1);
+        }
+    }
+    Ok(())
+}
+
 /// Writes the bits `mask` of a field.
+#[inline]
 pub(super) fn set_field(frame: &mut Frame, field: Field, value: u128, mask: u128) -> Result<(), DropReason> {
+    // Most of what is written is whole Ethernet addresses, by routers; they are always there, and no checksum covers them.
+    let address = match field {
+        Field::EthDst => 0..6,
+        Field::EthSrc => 6..12,
+        _ => return set_any_field(frame, field, value, mask),
+    };
+    match frame.head_mut().get_mut(address) {
+        Some(address) if mask == field.ones() => address.copy_from_slice(&value.to_be_bytes()[10..]),
+        _ => return set_any_field(frame, field, value, mask),
+    }
+    Ok(())
+}
+
+fn set_any_field(frame: &mut Frame, field: Field, value: u128, mask: u128) -> Result<(), DropReason> {
     let Some(Place { at, len, shift, cover }) = place(frame, field)? else { return Ok(()) };
     let mask = match field {
         // In the frame, this bit is the tag's drop eligible indicator, which stays.
