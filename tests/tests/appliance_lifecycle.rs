@@ -302,6 +302,19 @@ fn rubbish_at_the_control_socket_harms_nobody() {
     let _ = stream.read_to_string(&mut answers);
     assert!(answers.starts_with("{\"error\":\"not a request"), "{answers}");
 
+    // Requests one after another, the first of which takes a while.
+    let mut stream = connect();
+    let add = "{\"request\":\"port-add\",\"port\":\"vm1=vhost-user:vm1.sock\"}\n{\"request\":\"port-del\",\"name\":\"vm1\"}\n";
+    stream.write_all(add.as_bytes()).expect("written");
+    let mut answers = String::new();
+    while answers.lines().count() < 2 || !answers.ends_with('\n') {
+        let mut bytes = [0; 4096];
+        let count = stream.read(&mut bytes).expect("the switch answers");
+        assert!(count > 0, "{answers}");
+        answers += &String::from_utf8_lossy(&bytes[..count]);
+    }
+    assert!(answers.lines().all(|line| line.starts_with("{\"document\":{")), "{answers}");
+
     let mut endless = connect();
     let mut closed = false;
     for _ in 0..1000 {

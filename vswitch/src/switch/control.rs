@@ -30,6 +30,8 @@ pub struct Control {
     listener: Option<UnixListener>,
     clients: HashMap<u64, Client>,
     next: u64,
+    /// Clients that were answered, and may have sent their next request already.
+    answered: Vec<u64>,
 }
 
 struct Client {
@@ -43,7 +45,7 @@ struct Client {
 impl Control {
     /// Without a listener yet.
     pub fn new(poller: Rc<Poller>) -> Self {
-        Self { poller, listener: None, clients: HashMap::new(), next: 0 }
+        Self { poller, listener: None, clients: HashMap::new(), next: 0, answered: Vec::new() }
     }
 
     /// Takes clients from `socket` from now on.
@@ -91,6 +93,7 @@ impl Control {
         if serde_json::to_writer(&mut client.output, &answer).is_ok() {
             client.output.push(b'\n');
         }
+        self.answered.push(id);
         self.write(id);
     }
 
@@ -98,6 +101,14 @@ impl Control {
         let Some(client) = self.clients.get_mut(&id) else { return };
         let mut bytes = [0; 4096];
         match client.stream.read(&mut bytes) {
+            // It asks no more, but may be waiting for an answer, or reading one.
+            Ok(0) if client.waiting => self.poller.remove(&client.stream),
+            Ok(0) if !client.output.is_empty() => {
+                let token = Token { kind: Kind::ControlClient, id };
+                if self.poller.modify(&client.stream, token, Interest::Write).is_err() {
+                    self.close(id);
+                }
+            }
             Ok(0) => self.close(id),
             Ok(count) => {
                 client.input.extend_from_slice(&bytes[..count]);
@@ -125,6 +136,7 @@ impl Control {
                 Err(_) => return self.close(id),
             }
         }
+        // It fails for one that asks no more, and has its answer now.
         if self.poller.modify(&client.stream, token, Interest::Read).is_err() {
             self.close(id);
         }
@@ -151,6 +163,17 @@ impl Switch {
         if ready.readable {
             self.control.read(id);
         }
+        self.serve_client(id);
+    }
+
+    /// Goes on with the clients that were answered since it was called last.
+    pub(super) fn serve_answered_clients(&mut self) {
+        for id in std::mem::take(&mut self.control.answered) {
+            self.serve_client(id);
+        }
+    }
+
+    fn serve_client(&mut self, id: u64) {
         while let Some(line) = self.control.next_request(id) {
             match serde_json::from_slice(&line) {
                 Ok(request) => self.on_request(id, request),

@@ -200,6 +200,7 @@ impl Switch {
                 self.on_connection(port);
             }
             self.on_time();
+            self.serve_answered_clients();
             self.publish();
             self.packet_ins.set_wanted(self.agent.wants_packet_ins());
         }
