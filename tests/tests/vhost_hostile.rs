@@ -269,6 +269,27 @@ fn a_ring_outside_memory_does_not_run() {
 }
 
 #[test]
+fn nothing_is_left_of_the_last_front_end() {
+    let directory = tempdir().expect("a directory");
+    let hub = Hub::new(directory.path(), 1, 1);
+    let mut guest = Guest::connect(&hub.socket(0), Options::default()).expect("a guest");
+    guest.disconnect();
+    hub.tale(0).wait(|told| told.closed == 1);
+    // The same memory, features and kicks, but not a word of where the rings are.
+    let connection = Connection::connect(&hub.socket(0)).expect("a connection");
+    negotiate(&connection);
+    let ram = guest.ram();
+    connection.add_mem_reg(&ram.regions()[1], &ram.file()).expect("sent");
+    for index in 0..2 {
+        connection.set_vring(FrontendReq::SET_VRING_ENABLE, index, 1).expect("sent");
+        connection.set_vring_fd(FrontendReq::SET_VRING_KICK, index, Some(&Event::default().file())).expect("sent");
+    }
+    connection.sync().expect("the connection is open");
+    assert!(!hub.tale(0).told().link);
+    assert!(matches!(hub.tale(0).told().kicks[..], [None]));
+}
+
+#[test]
 fn a_full_eventfd_stalls_nobody() {
     let directory = tempdir().expect("a directory");
     let mut hub = Hub::new(directory.path(), 2, 1);
