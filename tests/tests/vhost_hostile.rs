@@ -242,6 +242,14 @@ fn a_ring_outside_memory_does_not_run() {
     let hub = Hub::new(directory.path(), 1, 1);
     let connection = Connection::connect(&hub.socket(0)).expect("a connection");
     let ram = negotiate(&connection);
+    // A blocking error descriptor that is full.
+    let full = blocking_eventfd();
+    (&full).write_all(&(u64::MAX - 1).to_ne_bytes()).expect("an empty eventfd");
+    connection.set_vring_fd(FrontendReq::SET_VRING_ERR, 1, Some(&full)).expect("sent");
+    connection.set_vring_fd(FrontendReq::SET_VRING_KICK, 1, Some(&Event::default().file())).expect("sent");
+    connection.set_vring(FrontendReq::SET_VRING_NUM, 1, 256).expect("sent");
+    connection.set_vring_addr(1, RingAddresses { descriptors: 0, available: 0, used: 0 }).expect("sent");
+    connection.sync().expect("the connection is open");
     let start = ram.user(0);
     let (end, error) = (start + 0x10_0000, Event::default());
     connection.set_vring_fd(FrontendReq::SET_VRING_ERR, 0, Some(&error.file())).expect("sent");
@@ -294,12 +302,17 @@ fn a_full_eventfd_stalls_nobody() {
     let directory = tempdir().expect("a directory");
     let mut hub = Hub::new(directory.path(), 2, 1);
     let mut guests = [0, 1].map(|port| Guest::connect(&hub.socket(port), Options::default()).expect("a guest"));
-    (&guests[1].receiver(0).ring.call.file()).write_all(&(u64::MAX - 1).to_ne_bytes()).expect_err("there were calls already");
-    guests[1].receiver(0).ring.call.take();
-    (&guests[1].receiver(0).ring.call.file()).write_all(&(u64::MAX - 1).to_ne_bytes()).expect("an empty eventfd");
+    let full = blocking_eventfd();
+    guests[1].connection.as_ref().expect("connected").set_vring_fd(FrontendReq::SET_VRING_CALL, 0, Some(&full)).expect("sent");
+    guests[1].connection.as_ref().expect("connected").sync().expect("the connection is open");
+    (&full).write_all(&(u64::MAX - 1).to_ne_bytes()).expect("an empty eventfd");
     guests[0].send(0, [&[7; 60][..]]);
     assert_eq!(hub.breathe().1.frames, 1);
     assert_eq!(guests[1].receive(0), [[7; 60]]);
+}
+
+fn blocking_eventfd() -> File {
+    File::from(rustix::event::eventfd(0, rustix::event::EventfdFlags::empty()).expect("an eventfd"))
 }
 
 fn region(guest_address: u64, size: u64) -> RegionSpec {

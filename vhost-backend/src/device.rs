@@ -24,7 +24,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use rustix::fs::FileType;
+use rustix::fs::{FileType, OFlags};
 use tracing::{debug, warn};
 use vhost::VhostUserMemoryRegionBase;
 use vhost::vhost_user::message::*;
@@ -189,13 +189,14 @@ impl Device {
         Ok(())
     }
 
-    /// Changes the memory, while no ring runs.
+    /// Changes the memory. Unmapping what is gone takes its time, and comes last.
     fn change_memory(&mut self, memory: Memory) {
-        self.stop_all();
-        self.memory = Arc::new(memory);
+        let old = std::mem::replace(&mut self.memory, Arc::new(memory));
         self.restart_all();
+        drop(old);
     }
 
+    /// Takes all rings back, and puts those that can run in place anew.
     fn restart_all(&mut self) {
         self.stop_all();
         (0..self.vrings.len()).for_each(|index| self.start(index));
@@ -302,13 +303,18 @@ fn refuse<T>(why: String) -> Result<T> {
     Err(Error::ReqHandlerError(io::Error::other(why)))
 }
 
-/// Passes on what is an eventfd: that which has no file type and can be written to.
+/// Passes on what is an eventfd, that is, has no file type and can be written to; and makes it non-blocking, for whoever writes to it.
 fn eventfd(file: Option<File>) -> Result<Option<File>> {
     let Some(file) = file else { return Ok(None) };
-    let stat = rustix::fs::fstat(&file).map_err(|error| Error::ReqHandlerError(error.into()))?;
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Unknown => Ok(Some(file)),
-        other => refuse(format!("a ring is notified by an eventfd, and the descriptor given is a {other:?}")),
+    let prepare = || -> io::Result<FileType> {
+        let kind = FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode);
+        rustix::fs::fcntl_setfl(&file, rustix::fs::fcntl_getfl(&file)? | OFlags::NONBLOCK)?;
+        Ok(kind)
+    };
+    match prepare() {
+        Ok(FileType::Unknown) => Ok(Some(file)),
+        Ok(other) => refuse(format!("a ring is notified by an eventfd, and the descriptor given is a {other:?}")),
+        Err(error) => Err(Error::ReqHandlerError(error)),
     }
 }
 
@@ -345,7 +351,6 @@ impl VhostUserBackendReqHandlerMut for Device {
         // QEMU repeats itself for every queue pair, while the first pairs run.
         if self.features != Some(features) {
             debug!(port = self.settings.name, "features {features:#x}");
-            self.stop_all();
             self.features = Some(features);
             self.restart_all();
         }

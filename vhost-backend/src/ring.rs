@@ -46,7 +46,7 @@ pub struct RingSetup {
     pub next: u16,
     /// The virtio feature bits that were negotiated.
     pub features: u64,
-    /// The eventfd that notifies the driver (SET_VRING_CALL).
+    /// The eventfd that notifies the driver (SET_VRING_CALL). Like the next, it must not block: a full one must not stall whoever writes to it.
     pub call: Option<File>,
     /// The eventfd that tells the front end of a fault (SET_VRING_ERR).
     pub error: Option<File>,
@@ -154,9 +154,7 @@ impl Ring {
             tracing::info!(port = name, "resumed at the used index {next}; the front end said {base}");
         }
         let event_idx = features & (1 << VIRTIO_RING_F_EVENT_IDX) != 0;
-        let mut ring = Self { memory, next, event_idx, call: None, error: None, fault: None, breaks, name };
-        ring.set_call(call);
-        ring.set_error(error);
+        let ring = Self { memory, next, event_idx, call, error, fault: None, breaks, name };
         ring.notify();
         Ok(ring)
     }
@@ -167,19 +165,11 @@ impl Ring {
     }
 
     pub fn set_call(&mut self, call: Option<File>) {
-        self.call = call.inspect(|call| self.set_nonblocking(call));
+        self.call = call;
     }
 
     pub fn set_error(&mut self, error: Option<File>) {
-        self.error = error.inspect(|error| self.set_nonblocking(error));
-    }
-
-    /// A full eventfd must not stall whoever writes to it.
-    fn set_nonblocking(&self, file: &File) {
-        let result = rustix::fs::fcntl_getfl(file).and_then(|flags| rustix::fs::fcntl_setfl(file, flags | rustix::fs::OFlags::NONBLOCK));
-        if let Err(e) = result {
-            tracing::warn!(port = self.name, "an eventfd can't be made non-blocking: {e}");
-        }
+        self.error = error;
     }
 
     /// What broke the ring.
