@@ -289,7 +289,7 @@ fn a_monitor_sees_frames_ports_and_removals() {
     assert!(shown.contains("table_id=3 cookie=0x9 total_len=60 metadata=0x55,in_port=2 (via action) data_len=60 (unbuffered)"), "{shown}");
     assert!(shown.contains("MOD: 1(vm1): addr:02:00:00:00:00:01"), "{shown}");
     assert!(shown.contains("state:      LINK_DOWN"), "{shown}");
-    assert!(shown.contains("arp reason=delete cookie:0x9"), "{shown}");
+    assert!(shown.contains("arp reason=delete table_id=0 cookie:0x9"), "{shown}");
 }
 
 #[test]
