@@ -1,6 +1,10 @@
 //! What `ovs-ofctl` reads in our messages.
 
+use super::round_trip::matches;
 use super::*;
+use proptest::prelude::Strategy;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
@@ -44,4 +48,34 @@ fn every_error_is_one_that_ovs_ofctl_knows() {
     // A code that is not the standard's is printed as a decoding error.
     assert!(!text.contains("***"), "{text}");
     assert_eq!(text.lines().filter(|line| line.starts_with("OFPT_ERROR")).count(), ErrorCode::ALL.len());
+}
+
+#[test]
+fn random_rules_are_listed_as_they_were_meant() {
+    let mut runner = TestRunner::deterministic();
+    let mut sample = |_| matches().new_tree(&mut runner).unwrap().current();
+    // Fields that Open vSwitch does not have.
+    let unknown = |matching: &Match| [Field::Ipv6Exthdr, Field::PbbIsid, Field::PbbUca].iter().any(|field| matching.get(*field).is_some());
+    // And values that it does not take.
+    let shorten = |matching: Match, field| match matching.get(field) {
+        Some(found) => matching.with(field, 1 + found.value % 0xff),
+        None => matching,
+    };
+    let matches: Vec<Match> = (0..1000)
+        .map(&mut sample)
+        .filter(|matching| !unknown(matching) && !matching.to_string().contains("nw_frag=0x"))
+        .map(|matching| shorten(shorten(matching, Field::InPort), Field::ArpOp))
+        .collect();
+    assert!(matches.len() > 500);
+    let rules = matches.iter().map(|matching| FlowStats { matching: *matching, ..flow_stats(Instructions::default()) }).collect();
+    let mut stream = Vec::new();
+    encode(&Message::MultipartReply(MultipartReply { body: MultipartBody::Flow(rules), more: false }), 0, &mut stream);
+    let Some(text) = print(stream) else { return };
+    let mut listed = text.lines().filter_map(|line| line.split_once(" priority=100"));
+    for matching in &matches {
+        let (_, text) = listed.next().unwrap();
+        let (text, _) = text.split_once(" actions=").unwrap();
+        assert_eq!(text.trim_start_matches(','), matching.to_string());
+    }
+    assert_eq!(listed.next(), None);
 }
