@@ -358,6 +358,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
         #[test]
         fn a_sum_does_not_care_where_the_pieces_are_cut(bytes in prop::collection::vec(prop_oneof![any::<u8>(), Just(0xff)], 0..4000),
                                                         mut cuts in prop::collection::vec(0..4000usize, 0..8), start in 0..4000usize) {

@@ -98,7 +98,7 @@ fn guards(bytes: &[u8]) -> [&[u8]; 2] {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1500))]
+    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn receiving_from_rubbish_changes_the_used_ring_only(rubbish in rubbish(), features in prop::sample::select(vec![F_VERSION_1 | F_MRG_RXBUF, 0])) {

@@ -216,7 +216,7 @@ fn shapes() -> impl Strategy<Value = Shape> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn segments_put_together_are_the_frame(shape in shapes(), payload in prop::collection::vec(any::<u8>(), 0..20_000), size in 100..3000u16,

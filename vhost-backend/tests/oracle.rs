@@ -193,7 +193,7 @@ fn notify(guest: &Guest, queue: &mut Queue, event_idx: bool, given_back: usize) 
 const FEATURES: u64 = F_VERSION_1 | F_MRG_RXBUF;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn frames_come_in_as_by_virtio_queue(steps in steps(false), bits in 0..8u32, event_idx in any::<bool>()) {
