@@ -47,10 +47,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "CPU,...", value_delimiter = ',')]
     pub cpus: Vec<u16>,
     /// What an idle worker does: sleep after a short while, poll for ever, or sleep at once [default: adaptive]
-    #[arg(long)]
+    #[arg(long, value_name = "adaptive|busy|interrupt")]
     pub poll: Option<Poll>,
     /// Without a controller, be a learning switch or do only what the rules say [default: standalone]
-    #[arg(long)]
+    #[arg(long, value_name = "standalone|secure")]
     pub fail_mode: Option<FailMode>,
     /// The OpenFlow datapath id, 16 hexadecimal digits [default: made from the machine, the run directory and the switch's name]
     #[arg(long, value_name = "HEX16")]
@@ -70,7 +70,7 @@ pub struct RunArgs {
 #[derive(Debug, Args)]
 pub struct CtlArgs {
     /// The run directory of the switch [default: /run/vswitch for root, else $XDG_RUNTIME_DIR/vswitch]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR")]
     pub run_dir: Option<PathBuf>,
     /// Print one JSON document
     #[arg(long, global = true)]

@@ -26,6 +26,8 @@ pub use words::{DatapathId, FailMode, LogLevel, Poll, Version};
 
 use crate::cli::RunArgs;
 
+/// How long an adaptive worker polls in vain unless told otherwise, in microseconds.
+const IDLE_US: u64 = 50;
 /// The longest idle time before a worker sleeps, in microseconds.
 const IDLE_US_MAX: u64 = 1_000_000;
 
@@ -168,108 +170,21 @@ impl Config {
     /// Makes one config of the flags and, if there is one, the file.
     pub fn new(flags: &RunArgs, file: Option<&ConfigFile>, host: &Host) -> Result<Self, ConfigError> {
         let nothing = file::Sections::default();
-        let sections = file.map_or(&nothing, |file| &file.sections);
-        let place = |span: Range<usize>| match file {
-            Some(file) => Place::File { path: file.path().to_owned(), line: file.line(&span) },
-            None => unreachable!("a span comes from a file"),
-        };
-        let fail = |place, problem| Err(ConfigError { place, problem });
-
-        let name = sections.switch.name.clone().unwrap_or_else(|| "br0".parse().expect("a valid name"));
-
-        let (cpus, cpus_place) = match &sections.workers.cpus {
-            _ if !flags.cpus.is_empty() => (flags.cpus.clone(), Place::Flag("--cpus")),
-            Some(cpus) => (cpus.get_ref().clone(), place(cpus.span())),
-            None => (host.cpus.last().copied().into_iter().collect(), Place::Flag("--cpus")),
-        };
-        if let Err(problem) = check_cpus(&cpus, &host.cpus) {
-            return fail(cpus_place, problem);
-        }
-        let idle_us = match &sections.workers.idle_us {
-            Some(idle) if *idle.get_ref() > IDLE_US_MAX => return fail(place(idle.span()), Problem::LongIdle(*idle.get_ref())),
-            Some(idle) => *idle.get_ref(),
-            None => 50,
-        };
-
-        let versions = match &sections.openflow.versions {
-            _ if !flags.openflow.is_empty() => flags.openflow.clone(),
-            Some(versions) if versions.get_ref().is_empty() => return fail(place(versions.span()), Problem::NoVersion),
-            Some(versions) => versions.get_ref().clone(),
-            None => vec![Version::V13],
-        };
-
+        let given = Given { flags, file, sections: file.map_or(&nothing, |file| &file.sections), host };
+        let file::Sections { switch, workers, .. } = given.sections;
+        let name = switch.name.clone().unwrap_or_else(|| "br0".parse().expect("a valid name"));
         let mut taken = Taken::default();
-        let own = |problem| ConfigError { place: Place::Flag("--run-dir"), problem };
-        taken.socket("the control socket".into(), &host.run_dir.control_socket()).map_err(own)?;
-
-        let mut listen = Vec::new();
-        let wanted: Vec<(ListenTarget, Place)> = match &sections.openflow.listen {
-            _ if !flags.listen.is_empty() => flags.listen.iter().map(|target| (target.clone(), Place::Flag("--listen"))).collect(),
-            Some(targets) => targets.iter().map(|target| (target.get_ref().clone(), place(target.span()))).collect(),
-            None => vec![(ListenTarget::Unix(format!("{name}.mgmt").into()), Place::Flag("--run-dir"))],
-        };
-        for (target, place) in wanted {
-            let target = match target {
-                ListenTarget::Unix(file) => ListenTarget::Unix(host.run_dir.resolve(&file)),
-                tcp => tcp,
-            };
-            if listen.contains(&target) {
-                continue;
-            }
-            if let ListenTarget::Unix(file) = &target {
-                taken.socket(format!("{target}"), file).map_err(|problem| ConfigError { place, problem })?;
-            }
-            listen.push(target);
-        }
-
-        let mut controllers = Vec::new();
-        let wanted: Vec<&ControllerTarget> = match &sections.openflow.controllers {
-            _ if !flags.controllers.is_empty() => flags.controllers.iter().collect(),
-            targets => targets.iter().flatten().map(|target| target.get_ref()).collect(),
-        };
-        for target in wanted {
-            let target = match target {
-                ControllerTarget::Unix(file) => ControllerTarget::Unix(host.run_dir.resolve(file)),
-                tcp => tcp.clone(),
-            };
-            if !controllers.contains(&target) {
-                controllers.push(target);
-            }
-        }
-
-        let mut ports: Vec<(PortConfig, Place)> = Vec::new();
-        let mut in_flags = HashSet::new();
-        for (name, _) in &flags.ports {
-            if !in_flags.insert(name) {
-                return fail(Place::Flag("--port"), Problem::DuplicatePort(name.clone()));
-            }
-        }
-        let mut in_file = HashSet::new();
-        for section in &sections.port {
-            let name = section.name.get_ref();
-            if !in_file.insert(name) {
-                return fail(place(section.name.span()), Problem::DuplicatePort(name.clone()));
-            }
-            if !in_flags.contains(name) {
-                ports.push((PortConfig::new(name, section.spec.get_ref(), Origin::Config, &host.run_dir), place(section.name.span())));
-            }
-        }
-        for (name, spec) in &flags.ports {
-            ports.push((PortConfig::new(name, spec, Origin::Config, &host.run_dir), Place::Flag("--port")));
-        }
-        for (port, place) in &ports {
-            taken.port(port).map_err(|problem| ConfigError { place: place.clone(), problem })?;
-        }
-
+        let control = taken.socket("the control socket".into(), &host.run_dir.control_socket());
+        control.map_err(|problem| ConfigError { place: Place::Flag("--run-dir"), problem })?;
         Ok(Self {
-            fail_mode: flags.fail_mode.or(sections.switch.fail_mode).unwrap_or(FailMode::Standalone),
-            datapath_id: flags.datapath_id.or(sections.switch.datapath_id).unwrap_or_else(|| default_datapath_id(host, &name)),
-            cpus,
-            polling: Polling { poll: flags.poll.or(sections.workers.poll).unwrap_or(Poll::Adaptive), idle: Duration::from_micros(idle_us) },
-            listen,
-            controllers,
-            versions,
-            ports: ports.into_iter().map(|(port, _)| port).collect(),
+            fail_mode: flags.fail_mode.or(switch.fail_mode).unwrap_or(FailMode::Standalone),
+            datapath_id: flags.datapath_id.or(switch.datapath_id).unwrap_or_else(|| default_datapath_id(host, &name)),
+            cpus: given.cpus()?,
+            polling: Polling { poll: flags.poll.or(workers.poll).unwrap_or(Poll::Adaptive), idle: given.idle()? },
+            listen: given.listen(&name, &mut taken)?,
+            controllers: given.controllers(),
+            versions: given.versions()?,
+            ports: given.ports(&mut taken)?,
             name,
         })
     }
@@ -288,6 +203,111 @@ impl Config {
             taken.port(port)
         };
         check(&mut taken).map_err(|problem| problem.to_string())
+    }
+}
+
+/// All that was given, of which the flags win.
+struct Given<'a> {
+    flags: &'a RunArgs,
+    file: Option<&'a ConfigFile>,
+    sections: &'a file::Sections,
+    host: &'a Host,
+}
+
+impl Given<'_> {
+    /// Where in the file something is.
+    fn place(&self, span: Range<usize>) -> Place {
+        match self.file {
+            Some(file) => Place::File { path: file.path().to_owned(), line: file.line(&span) },
+            None => unreachable!("a span comes from a file"),
+        }
+    }
+
+    fn cpus(&self) -> Result<Vec<u16>, ConfigError> {
+        let (cpus, place) = match &self.sections.workers.cpus {
+            _ if !self.flags.cpus.is_empty() => (self.flags.cpus.clone(), Place::Flag("--cpus")),
+            Some(cpus) => (cpus.get_ref().clone(), self.place(cpus.span())),
+            None => (self.host.cpus.last().copied().into_iter().collect(), Place::Flag("--cpus")),
+        };
+        check_cpus(&cpus, &self.host.cpus).map_err(|problem| ConfigError { place, problem })?;
+        Ok(cpus)
+    }
+
+    fn idle(&self) -> Result<Duration, ConfigError> {
+        match &self.sections.workers.idle_us {
+            Some(idle) if *idle.get_ref() > IDLE_US_MAX => {
+                Err(ConfigError { place: self.place(idle.span()), problem: Problem::LongIdle(*idle.get_ref()) })
+            }
+            idle => Ok(Duration::from_micros(idle.as_ref().map_or(IDLE_US, |idle| *idle.get_ref()))),
+        }
+    }
+
+    fn versions(&self) -> Result<Vec<Version>, ConfigError> {
+        match &self.sections.openflow.versions {
+            _ if !self.flags.openflow.is_empty() => Ok(self.flags.openflow.clone()),
+            Some(versions) if versions.get_ref().is_empty() => {
+                Err(ConfigError { place: self.place(versions.span()), problem: Problem::NoVersion })
+            }
+            Some(versions) => Ok(versions.get_ref().clone()),
+            None => Ok(vec![Version::V13]),
+        }
+    }
+
+    fn listen(&self, switch: &Name, taken: &mut Taken) -> Result<Vec<ListenTarget>, ConfigError> {
+        let wanted: Vec<(ListenTarget, Place)> = match &self.sections.openflow.listen {
+            _ if !self.flags.listen.is_empty() => {
+                self.flags.listen.iter().map(|target| (target.clone(), Place::Flag("--listen"))).collect()
+            }
+            Some(targets) => targets.iter().map(|target| (target.get_ref().clone(), self.place(target.span()))).collect(),
+            None => vec![(ListenTarget::Unix(format!("{switch}.mgmt").into()), Place::Flag("--run-dir"))],
+        };
+        let mut listen = Vec::new();
+        for (target, place) in wanted {
+            let target = match target {
+                ListenTarget::Unix(file) => ListenTarget::Unix(self.host.run_dir.resolve(&file)),
+                tcp => tcp,
+            };
+            if listen.contains(&target) {
+                continue;
+            }
+            if let ListenTarget::Unix(file) = &target {
+                taken.socket(target.to_string(), file).map_err(|problem| ConfigError { place, problem })?;
+            }
+            listen.push(target);
+        }
+        Ok(listen)
+    }
+
+    fn controllers(&self) -> Vec<ControllerTarget> {
+        let wanted: Vec<&ControllerTarget> = match &self.sections.openflow.controllers {
+            _ if !self.flags.controllers.is_empty() => self.flags.controllers.iter().collect(),
+            targets => targets.iter().flatten().map(|target| target.get_ref()).collect(),
+        };
+        let mut controllers = Vec::new();
+        for target in wanted {
+            let target = match target {
+                ControllerTarget::Unix(file) => ControllerTarget::Unix(self.host.run_dir.resolve(file)),
+                tcp => tcp.clone(),
+            };
+            if !controllers.contains(&target) {
+                controllers.push(target);
+            }
+        }
+        controllers
+    }
+
+    /// The file's ports, but for those that a flag replaces, and then the flags'.
+    fn ports(&self, taken: &mut Taken) -> Result<Vec<PortConfig>, ConfigError> {
+        let by_flag: HashSet<&Name> = self.flags.ports.iter().map(|(name, _)| name).collect();
+        let in_file = self.sections.port.iter().map(|port| (port.name.get_ref(), port.spec.get_ref(), self.place(port.name.span())));
+        let in_flags = self.flags.ports.iter().map(|(name, spec)| (name, spec, Place::Flag("--port")));
+        let mut ports = Vec::new();
+        for (name, spec, place) in in_file.filter(|(name, ..)| !by_flag.contains(name)).chain(in_flags) {
+            let port = PortConfig::new(name, spec, Origin::Config, &self.host.run_dir);
+            taken.port(&port).map_err(|problem| ConfigError { place, problem })?;
+            ports.push(port);
+        }
+        Ok(ports)
     }
 }
 

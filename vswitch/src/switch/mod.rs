@@ -104,7 +104,6 @@ pub struct Switch {
     control: Control,
     jobs: HashMap<u64, Job>,
     next_job: u64,
-    started: bool,
     stop: UnixStream,
     ended: Option<Result<(), SwitchError>>,
     next_tick: Nanos,
@@ -181,7 +180,6 @@ impl Switch {
             unfinished: Vec::new(),
             jobs: HashMap::new(),
             next_job: 0,
-            started: false,
             stop,
             ended: None,
             next_tick: clock::now() + TICK,
@@ -235,7 +233,6 @@ impl Switch {
             self.end(Err(SwitchError::Start(error)));
             return;
         }
-        self.started = true;
         self.publish();
         let Config { name, datapath_id, ports, cpus, .. } = &self.config;
         info!(datapath_id = %datapath_id, ports = ports.len(), workers = cpus.len(), "switch {name} is ready");
