@@ -91,11 +91,15 @@ impl Connection {
         self.output.len() > self.sent
     }
 
-    /// Sends as much as the socket takes.
-    pub fn write(&mut self) -> Result<(), Ended> {
+    /// Sends as much as the socket takes. Returns whether that was anything.
+    pub fn write(&mut self) -> Result<bool, Ended> {
+        let mut taken = false;
         while self.has_output() {
             match rustix::net::send(&self.socket, &self.output[self.sent..], rustix::net::SendFlags::NOSIGNAL) {
-                Ok(count) => self.sent += count,
+                Ok(count) => {
+                    self.sent += count;
+                    taken = true;
+                }
                 Err(Errno::AGAIN) => break,
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
@@ -109,7 +113,7 @@ impl Connection {
             self.output.drain(..self.sent);
             self.sent = 0;
         }
-        if self.output.len() - self.sent > LIMIT { Err(Ended::Behind) } else { Ok(()) }
+        if self.output.len() - self.sent > LIMIT { Err(Ended::Behind) } else { Ok(taken) }
     }
 }
 

@@ -44,10 +44,16 @@ pub struct Session {
     pub(super) ended: Option<String>,
     /// Packet-ins that the peer was too slow for.
     pub(super) dropped: u64,
+    /// Whether what was read was too much for one turn.
+    pub(super) unfinished: bool,
     /// What is waited for, so that it need not be said twice.
     pub(super) interest: Interest,
     dump: Option<Dump>,
+    /// When something came from the peer last.
     heard: Nanos,
+    /// Whether it took something since that was looked at, while it was too far behind to be listened to.
+    reads: bool,
+    /// Whether it was asked whether it is there.
     probed: bool,
 }
 
@@ -72,9 +78,11 @@ impl Session {
             greeted: false,
             ended: None,
             dropped: 0,
+            unfinished: false,
             interest: Interest::Read,
             dump: None,
             heard: now,
+            reads: false,
             probed: false,
         };
         session.send(&Message::Hello(Hello::of(VERSION)), 0);
@@ -122,8 +130,9 @@ impl Session {
     /// Sends what is queued, and goes on with a long reply as there is room.
     pub fn write(&mut self) {
         loop {
-            if let Err(why) = self.connection.write() {
-                return self.end(why);
+            match self.connection.write() {
+                Ok(sent) => self.reads |= sent && !self.takes_requests(),
+                Err(why) => return self.end(why),
             }
             if self.connection.has_output() || self.dump.is_none() {
                 return;
@@ -174,6 +183,9 @@ impl Session {
 
     /// Asks a silent peer whether it is there, and ends the connection of one that did not answer.
     pub fn probe(&mut self, now: Nanos) {
+        if std::mem::take(&mut self.reads) {
+            self.heard = now;
+        }
         let interval = if self.origin == Origin::Controller { PROBE_INTERVAL } else { LISTENER_PROBE_INTERVAL };
         let silence = now.saturating_sub(self.heard);
         if silence >= 2 * interval {
@@ -194,9 +206,9 @@ impl Session {
     /// What is to be waited for.
     pub fn needs(&self) -> Interest {
         match (self.takes_requests(), self.connection.has_output()) {
-            (true, false) => Interest::Read,
-            (true, true) => Interest::ReadWrite,
-            (false, _) => Interest::Write,
+            (true, false) if !self.unfinished => Interest::Read,
+            (true, true) if !self.unfinished => Interest::ReadWrite,
+            _ => Interest::Write,
         }
     }
 }

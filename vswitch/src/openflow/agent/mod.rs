@@ -8,8 +8,8 @@
 //! The agent does no waiting of its own. The owner calls [`Agent::ready`] when a connection's descriptor is ready (the agent registers it as it
 //! needs), [`Agent::tick`] about once a second, and [`Agent::finish`] at the end of each turn, also of one that comes when [`Agent::due`] says.
 //!
-//! Whatever a connection sends, it delays itself only: each turn works off at most what one read brought, and a peer that does not take its
-//! answers gets no further ones ([`super::connection`]).
+//! Whatever a connection sends, it delays itself only: in each turn it has so much work done ([`SLICE`]) and no more, and a peer that does not
+//! take its answers gets no further ones ([`super::connection`]).
 
 mod fail_mode;
 mod flows;
@@ -24,12 +24,12 @@ use std::os::fd::OwnedFd;
 use datapath::Nanos;
 use datapath::port::PortNo;
 use datapath::tables::instruction::OfAction;
-use datapath::tables::{Removed, Tables};
+use datapath::tables::{FlowModCommand, Removed, Tables};
 
 use super::connection::Connection;
 use super::session::Session;
 use super::wire::error::{BadRequest, GroupModFailed, MeterModFailed, QueueOpFailed, SwitchConfigFailed, TableModFailed};
-use super::wire::{self, CAPABILITIES, ErrorCode, FRAGMENTS_MASK, Features, Header, Message, ModCommand};
+use super::wire::{self, CAPABILITIES, ErrorCode, Features, Header, Message, ModCommand};
 use crate::config::FailMode;
 use crate::event::Registrar;
 use fail_mode::FailOpen;
@@ -42,6 +42,9 @@ const MAX_CONNECTIONS: usize = 64;
 
 /// The shortest time between publications of flow-mods that no barrier follows.
 const PUBLISH_INTERVAL: Nanos = 5_000_000;
+
+/// What one connection may cost in one turn, see [`cost`].
+const SLICE: u32 = 1024;
 
 /// What the agent needs of the rest of the switch.
 pub trait Datapath {
@@ -170,21 +173,28 @@ impl Agent {
         self.sessions.values().any(|session| (0..32).any(|reason| session.wants(session.wants.packet_in, reason)))
     }
 
-    /// Works off what a connection sent, and sends it what is queued.
+    /// Sends what is queued for a connection, reads what it sent and works that off.
     pub fn ready(&mut self, id: ConnectionId, datapath: &mut dyn Datapath, now: Nanos) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.write();
-        if session.takes_requests() {
+        if session.takes_requests() && !session.unfinished {
             session.read(now);
         }
+        self.work_off(id, datapath, now);
+    }
+
+    /// Works off what was read from a connection, for the cost of one slice.
+    fn work_off(&mut self, id: ConnectionId, datapath: &mut dyn Datapath, now: Nanos) {
+        let mut spent = 0;
         loop {
             let Some(session) = self.sessions.get_mut(&id) else { return };
             session.write();
-            if !session.takes_requests() {
+            session.unfinished = spent >= SLICE;
+            if session.unfinished || !session.takes_requests() {
                 return;
             }
             let Some(bytes) = session.connection.next_message() else { return };
-            self.receive(id, &bytes, datapath, now);
+            spent += self.receive(id, &bytes, datapath, now);
         }
     }
 
@@ -197,12 +207,23 @@ impl Agent {
 
     /// When [`Agent::finish`] is to be called at the latest, if that matters.
     pub fn due(&self) -> Option<Nanos> {
+        match self.sessions.values().any(|session| session.unfinished) {
+            true => Some(0),
+            false => self.publication_due(),
+        }
+    }
+
+    fn publication_due(&self) -> Option<Nanos> {
         (self.draft.epoch() != self.published).then_some(self.published_at + PUBLISH_INTERVAL)
     }
 
-    /// Ends a turn: publishes what changed, sends what is queued and takes leave of connections that ended.
+    /// Ends a turn: goes on with what took too long before, publishes what changed, sends what is queued and takes leave of connections that ended.
     pub fn finish(&mut self, datapath: &mut dyn Datapath, now: Nanos) {
-        if self.urgent || self.due().is_some_and(|due| due <= now) {
+        let unfinished: Vec<_> = self.sessions.iter().filter(|(_, session)| session.unfinished).map(|(id, _)| *id).collect();
+        for id in unfinished {
+            self.work_off(id, datapath, now);
+        }
+        if self.urgent || self.publication_due().is_some_and(|due| due <= now) {
             self.commit(datapath, now);
         }
         self.sessions.retain(|id, session| {
@@ -230,22 +251,25 @@ impl Agent {
         });
     }
 
-    /// Works off one message.
-    fn receive(&mut self, id: ConnectionId, bytes: &[u8], datapath: &mut dyn Datapath, now: Nanos) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        let Some(header) = Header::decode(bytes) else { return };
+    /// Works off one message, and says what it cost.
+    fn receive(&mut self, id: ConnectionId, bytes: &[u8], datapath: &mut dyn Datapath, now: Nanos) -> u32 {
+        let (Some(session), Some(header)) = (self.sessions.get_mut(&id), Header::decode(bytes)) else { return 0 };
         let message = wire::decode(bytes);
         if usize::from(header.length) != bytes.len() {
             session.refuse(BadRequest::BadLen.into(), header.xid, bytes);
-            return session.end("the peer sent a message shorter than a header; nothing after it can be understood");
+            session.end("the peer sent a message shorter than a header; nothing after it can be understood");
+            return 0;
         }
         if !session.greeted {
-            return session.greet(message, header.xid, bytes);
+            session.greet(message, header.xid, bytes);
+            return 0;
         }
+        let cost = message.as_ref().map_or(1, cost);
         let result = message.and_then(|message| self.handle(id, message, header.xid, datapath, now));
         if let (Err(error), Some(session)) = (result, self.sessions.get_mut(&id)) {
             session.refuse(error, header.xid, bytes);
         }
+        cost
     }
 
     fn send(&mut self, id: ConnectionId, message: Message, xid: u32) {
@@ -278,7 +302,8 @@ impl Agent {
                 }
             }
             Message::SetConfig(config) => {
-                if config.flags & FRAGMENTS_MASK != 0 || config.flags & !FRAGMENTS_MASK != 0 {
+                // Fragments are treated like any other frame, and there is no other way.
+                if config.flags != 0 {
                     return Err(SwitchConfigFailed::BadFlags.into());
                 }
                 if let Some(session) = self.sessions.get_mut(&id) {
@@ -343,6 +368,16 @@ impl Agent {
             | Message::GetAsyncReply(_) => return Err(BadRequest::BadType.into()),
         }
         Ok(())
+    }
+}
+
+/// What a message costs: one for what is done at once, more for what waits for the workers, a whole slice for what may look at every rule.
+fn cost(message: &Message) -> u32 {
+    match message {
+        Message::FlowMod(message) if matches!(message.flow_mod.command, FlowModCommand::Modify | FlowModCommand::Delete) => SLICE,
+        Message::MultipartRequest(_) => SLICE,
+        Message::BarrierRequest | Message::PacketOut(_) => SLICE / 32,
+        _ => 1,
     }
 }
 

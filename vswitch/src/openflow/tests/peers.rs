@@ -365,15 +365,11 @@ fn a_controller_that_does_not_read_loses_packet_ins_and_stalls_nobody() {
 #[test]
 fn a_peer_that_asks_without_reading_is_not_read_any_further() {
     let mut bench = Bench::new(FailMode::Secure, false);
-    let instructions = Instructions { apply: vec![OfAction::Output { port: PortNo(1), max_len: 0 }; 100], ..Instructions::default() };
     let mut peer = Peer::greeted(&mut bench, Origin::Listener);
-    for priority in 0..2000 {
-        peer.send(&flow_mod(FlowMod { priority, instructions: instructions.clone(), ..FlowMod::default() }), 1);
-        bench.turn();
-    }
+    fill(&mut bench, &mut peer);
     // 3.3 MB each: far more than what may be queued if all were answered at once.
     let mut request = Vec::new();
-    encode(&Message::MultipartRequest(Box::new(MultipartRequest::Flow(RuleFilter::ALL))), 1, &mut request);
+    encode(&all_rules(), 1, &mut request);
     let mut asked = 0;
     while asked < 10_000 && peer.stream.write_all(&request).is_ok() {
         asked += 1;
@@ -394,6 +390,61 @@ fn a_peer_that_asks_without_reading_is_not_read_any_further() {
     assert!(rules >= 8 * 2000);
     drop(peer);
     bench.turn();
+}
+
+/// Adds so many rules that a list of them is longer than what is queued for a peer.
+fn fill(bench: &mut Bench, peer: &mut Peer) {
+    let instructions = Instructions { apply: vec![OfAction::Output { port: PortNo(1), max_len: 0 }; 100], ..Instructions::default() };
+    for priority in 0..2000 {
+        peer.send(&flow_mod(FlowMod { priority, instructions: instructions.clone(), ..FlowMod::default() }), 1);
+        bench.turn();
+    }
+}
+
+fn all_rules() -> Message {
+    Message::MultipartRequest(Box::new(MultipartRequest::Flow(RuleFilter::ALL)))
+}
+
+#[test]
+fn a_peer_that_asks_for_much_work_gets_its_share_of_a_turn() {
+    let mut bench = Bench::new(FailMode::Secure, false);
+    let mut busy = Peer::greeted(&mut bench, Origin::Listener);
+    let mut other = Peer::greeted(&mut bench, Origin::Listener);
+    let aggregate = Message::MultipartRequest(Box::new(MultipartRequest::Aggregate(RuleFilter::ALL)));
+    for _ in 0..100 {
+        busy.send(&aggregate, 1);
+    }
+    other.send(&Message::EchoRequest(vec![]), 2);
+    bench.turn_once();
+    assert_eq!(other.received().len(), 1);
+    let first = busy.received().len();
+    assert!(first < 10, "{first} requests were answered in one turn");
+    assert_eq!(bench.agent.due(), Some(0), "there is more to do, though nothing more comes");
+    bench.turn();
+    assert_eq!(first + busy.received().len(), 100);
+    assert_eq!(bench.agent.due(), None);
+}
+
+#[test]
+fn a_slow_reader_of_a_long_answer_is_not_taken_for_dead() {
+    let mut bench = Bench::new(FailMode::Secure, true);
+    let mut peer = Peer::greeted(&mut bench, Origin::Controller);
+    fill(&mut bench, &mut peer);
+    peer.send(&all_rules(), 1);
+    peer.send(&all_rules(), 1);
+    bench.turn();
+    for second in 1..60 {
+        bench.now = second * SECOND;
+        if second % 3 == 0 {
+            peer.stream.read_exact(&mut vec![0; 100_000]).unwrap();
+        }
+        bench.turn();
+        bench.tick();
+    }
+    assert!(bench.agent.is_connected(peer.id));
+    bench.now = 80 * SECOND;
+    bench.tick();
+    assert!(!bench.agent.is_connected(peer.id));
 }
 
 #[test]

@@ -27,7 +27,7 @@ pub use hello::Hello;
 pub use multipart::{Aggregate, Desc, FlowStats, MultipartBody, MultipartReply, MultipartRequest, PortStats, TableFeatures, TableStats};
 pub use packet::{MAX_PACKET_IN_DATA, PacketIn, PacketOut};
 pub use port::{LINK_DOWN, LIVE, PortDesc, PortMod, PortReason, PortStatus};
-pub use switch::{Async, CAPABILITIES, Config, FRAGMENTS_MASK, Features, Role, RoleMessage};
+pub use switch::{Async, CAPABILITIES, Config, Features, Role, RoleMessage};
 pub use unsupported::{GroupMod, MeterMod, ModCommand, TableMod};
 
 use bytes::{Put, Reader};

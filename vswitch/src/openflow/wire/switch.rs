@@ -43,13 +43,10 @@ impl Features {
     }
 }
 
-/// `OFPC_FRAG_MASK`: how IP fragments are treated. Zero, no special treatment, is all that this switch does.
-pub const FRAGMENTS_MASK: u16 = 3;
-
 /// The body of OFPT_SET_CONFIG and OFPT_GET_CONFIG_REPLY.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// `OFPC_FRAG_*`.
+    /// `OFPC_FRAG_*`: how IP fragments are treated; zero for no special treatment.
     pub flags: u16,
     /// The most bytes of a frame that a packet-in carries when no action says otherwise; 0xffff for the whole frame.
     pub miss_send_len: u16,
