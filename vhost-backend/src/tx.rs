@@ -97,7 +97,7 @@ impl TxRing {
         for chunk in slots.chunks(BATCH) {
             // The chains that the chunk will take if each frame takes one: their heads, and those that are one buffer.
             let first = filling.taken;
-            let ahead = chunk.len().min(filling.available - first);
+            let ahead = if filling.fault.is_none() { chunk.len().min(filling.available - first) } else { 0 };
             let mut heads = [0; BATCH];
             for (i, head) in heads[..ahead].iter_mut().enumerate() {
                 *head = memory.available_entry(next.wrapping_add((first + i) as u16));
@@ -133,6 +133,10 @@ impl TxRing {
                     taken = filling.taken;
                     if let Err(reason) = result {
                         transmitted.dropped(reason);
+                        if filling.fault.is_some() {
+                            // Nothing more goes to a ring that is broken, not even to the chains before the one that broke it.
+                            wholes = [None; BATCH];
+                        }
                         continue;
                     }
                 }

@@ -311,6 +311,21 @@ fn a_full_ring_drops_whole_frames_and_loses_no_buffer() {
 }
 
 #[test]
+fn nothing_goes_out_after_a_fault() {
+    let ram = ram();
+    let mut driver = DriverRing::new(&ram, 0, 16, false);
+    let mut ring = TxRing::start(driver.setup(ram.map(), MODERN), None).expect("a ring");
+    driver.offer(&[Buffer { address: MIB, len: 1000, writable: true }]).expect("a free descriptor");
+    driver.make_available(16);
+    driver.publish();
+    // The first frame needs both chains and finds the second broken; the others would fit the first.
+    let frames: Vec<Vec<u8>> = std::iter::once(frame(1500)).chain((0..BATCH).map(|_| frame(60))).collect();
+    let sent = transmit(&mut ring, &frames);
+    assert_eq!((sent.frames, sent.drops[TxDrop::BadDescriptor as usize]), (0, 33));
+    assert_eq!((driver.used_index(), ring.fault()), (0, Some(&RingError::Index { head: 16, index: 16 })));
+}
+
+#[test]
 fn longer_than_the_mtu_is_dropped() {
     let ram = ram();
     let mut driver = Receiver::new(&ram, 0, 16, 4096, 1, false);
