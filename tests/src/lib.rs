@@ -5,10 +5,12 @@
 
 pub mod driver;
 pub mod frontend;
+pub mod generate;
 pub mod guest;
 pub mod hub;
 pub mod linear;
 pub mod pair;
+pub mod ports;
 pub mod process;
 pub mod random;
 pub mod reference;

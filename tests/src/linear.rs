@@ -9,7 +9,7 @@ use std::sync::Arc;
 use datapath::key::{self, Field, Flow, FlowKey, KEY_WORDS, Match, STATE_WORDS};
 use datapath::port::PortNo;
 use datapath::tables::instruction::OfAction;
-use datapath::tables::{Rule, VlanMode};
+use datapath::tables::{PortConfig, Rule, VlanMode};
 
 /// A port of the reference.
 #[derive(Clone, Debug)]
@@ -18,6 +18,26 @@ pub struct LinearPort {
     pub no: PortNo,
     /// How it carries VLANs.
     pub vlan: VlanMode,
+    /// What controllers want of it.
+    pub config: PortConfig,
+    /// Whether somebody is at the other end.
+    pub link_up: bool,
+}
+
+impl LinearPort {
+    /// A port that is up and open.
+    pub fn new(no: PortNo, vlan: VlanMode) -> Self {
+        Self { no, vlan, config: PortConfig::default(), link_up: true }
+    }
+
+    fn has(&self, bits: &[PortConfig]) -> bool {
+        bits.iter().any(|bit| self.config.intersects(*bit))
+    }
+
+    /// Whether a flood from `in_port` reaches it.
+    fn is_flooded(&self, in_port: PortNo) -> bool {
+        self.no != in_port && self.link_up && !self.has(&[PortConfig::NO_FLOOD])
+    }
 }
 
 /// What became of a frame.
@@ -40,6 +60,8 @@ pub struct LinearSwitch {
     macs: HashMap<(u16, u64), PortNo>,
     /// The frames and bytes of each rule, by what identifies it.
     pub counts: HashMap<RuleId, (u64, u64)>,
+    /// The lookups in each table, and those of them that found a rule.
+    pub lookups: HashMap<u8, (u64, u64)>,
 }
 
 /// What identifies a rule: table, priority, match.
@@ -56,11 +78,19 @@ struct Ended;
 impl LinearSwitch {
     /// A switch with these ports and no rules.
     pub fn new(ports: Vec<LinearPort>) -> Self {
-        Self { ports, rules: Vec::new(), macs: HashMap::new(), counts: HashMap::new() }
+        Self { ports, rules: Vec::new(), macs: HashMap::new(), counts: HashMap::new(), lookups: HashMap::new() }
+    }
+
+    /// The port with this number.
+    pub fn port(&mut self, no: PortNo) -> &mut LinearPort {
+        self.ports.iter_mut().find(|port| port.no == no).expect("a port of the switch")
     }
 
     /// Forwards a frame. The source address of an NORMAL frame is learned for good.
     pub fn forward(&mut self, in_port: PortNo, frame: &[u8]) -> Verdict {
+        if self.port(in_port).has(&[PortConfig::PORT_DOWN, PortConfig::NO_RECV]) {
+            return Verdict::default();
+        }
         let mut walk = Walk {
             size: frame.len() as u64,
             in_port,
@@ -105,7 +135,10 @@ impl Walk<'_> {
     fn lookup(&mut self, table: u8) -> Option<Arc<Rule>> {
         let flow = self.flow();
         let matching = |rule: &&Arc<Rule>| rule.table == table && rule.matching.expand().matches(&flow);
-        let rule = self.switch.rules.iter().filter(matching).max_by_key(|rule| rule.priority)?.clone();
+        let rule = self.switch.rules.iter().filter(matching).max_by_key(|rule| rule.priority).cloned();
+        let lookups = self.switch.lookups.entry(table).or_default();
+        *lookups = (lookups.0 + 1, lookups.1 + u64::from(rule.is_some()));
+        let rule = rule?;
         let count = self.switch.counts.entry(rule_id(&rule)).or_default();
         *count = (count.0 + 1, count.1 + self.size);
         Some(rule)
@@ -195,7 +228,11 @@ impl Walk<'_> {
             PortNo::CONTROLLER => self.verdict.to_controller += usize::from(!self.expired),
             PortNo::IN_PORT => self.send(self.in_port, self.bytes.clone()),
             PortNo::ALL | PortNo::FLOOD => {
-                let others: Vec<_> = self.switch.ports.iter().map(|port| port.no).filter(|no| *no != self.in_port).collect();
+                let others = self.switch.ports.iter().filter(|to| match port {
+                    PortNo::ALL => to.no != self.in_port && to.link_up,
+                    _ => to.is_flooded(self.in_port),
+                });
+                let others: Vec<_> = others.map(|to| to.no).collect();
                 others.iter().for_each(|no| self.send(*no, self.bytes.clone()));
             }
             PortNo::NORMAL => self.normal(),
@@ -206,7 +243,8 @@ impl Walk<'_> {
     }
 
     fn send(&mut self, port: PortNo, bytes: Vec<u8>) {
-        if !self.expired {
+        let closed = [PortConfig::PORT_DOWN, PortConfig::NO_FWD];
+        if !self.expired && !self.switch.port(port).has(&closed) {
             self.verdict.sent.push((port, bytes));
         }
     }
@@ -238,7 +276,8 @@ impl Walk<'_> {
         let tci = u16::from_be_bytes([tagged[14], tagged[15]]) & 0xf000 | vlan;
         tagged[14..16].copy_from_slice(&tci.to_be_bytes());
         for port in ports {
-            if port.no != self.in_port && known.is_none_or(|known| known == port.no) {
+            let gets_it = known.map_or_else(|| port.is_flooded(self.in_port), |known| known == port.no && port.no != self.in_port);
+            if gets_it {
                 self.send(port.no, if port.vlan.tags(vlan) { tagged.clone() } else { untagged.clone() });
             }
         }
