@@ -60,8 +60,8 @@ fn ipv6_passes() {
     wait_for_answer(&mut a, "fd00::2");
     assert_eq!(answers(&mut a, 50, "fd00::2"), 50);
     assert_eq!(answers(&mut b, 50, "-s 4000 fd00::1"), 50, "fragments");
-    transfer(&mut a, &mut b, "[fd00::2]", 24);
-    transfer(&mut b, &mut a, "[fd00::1]", 24);
+    transfer(&mut a, &mut b, "[fd00::2]", 8);
+    transfer(&mut b, &mut a, "[fd00::1]", 8);
 }
 
 #[test]
@@ -77,6 +77,6 @@ fn jumbo_frames_pass_whole() {
     for guest in [&mut a, &mut b] {
         guest.run(OFFLOADS_OFF);
     }
-    transfer(&mut a, &mut b, "10.0.0.2", 24);
-    transfer(&mut b, &mut a, "10.0.0.1", 24);
+    transfer(&mut a, &mut b, "10.0.0.2", 8);
+    transfer(&mut b, &mut a, "10.0.0.1", 8);
 }
