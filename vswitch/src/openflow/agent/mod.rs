@@ -24,7 +24,7 @@ use std::os::fd::OwnedFd;
 use datapath::Nanos;
 use datapath::port::PortNo;
 use datapath::tables::instruction::OfAction;
-use datapath::tables::{FlowModCommand, Removed, Tables};
+use datapath::tables::{FlowModCommand, Removed, RuleFilter, TABLE_COUNT, Tables};
 
 use super::connection::Connection;
 use super::session::Session;
@@ -130,8 +130,9 @@ impl Agent {
 
     /// Takes up other settings.
     pub fn configure(&mut self, settings: Settings, now: Nanos) {
-        if settings != self.settings {
-            self.settings = settings;
+        let same = (settings.fail_mode, settings.has_controllers) == (self.settings.fail_mode, self.settings.has_controllers);
+        self.settings = settings;
+        if !same {
             self.start_fail_mode(now);
             self.urgent = true;
         }
@@ -290,7 +291,7 @@ impl Agent {
                 let features = Features {
                     datapath_id: self.settings.datapath_id,
                     buffers: 0,
-                    tables: datapath::tables::TABLE_COUNT as u8,
+                    tables: TABLE_COUNT as u8,
                     auxiliary_id: 0,
                     capabilities: CAPABILITIES,
                 };
@@ -342,7 +343,7 @@ impl Agent {
                 ModCommand::Delete => {}
             },
             Message::TableMod(table_mod) => {
-                if table_mod.table == 0xfe {
+                if usize::from(table_mod.table) >= TABLE_COUNT && table_mod.table != RuleFilter::ALL_TABLES {
                     return Err(TableModFailed::BadTable.into());
                 }
                 if table_mod.config != 0 {

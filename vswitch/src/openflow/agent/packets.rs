@@ -55,7 +55,8 @@ impl Agent {
         }
         // What was changed before goes before.
         self.commit(datapath, now);
-        datapath.inject(packet_out.in_port, packet_out.data, packet_out.actions);
+        let in_port = if packet_out.in_port == PortNo::ANY { PortNo::CONTROLLER } else { packet_out.in_port };
+        datapath.inject(in_port, packet_out.data, packet_out.actions);
         Ok(())
     }
 }

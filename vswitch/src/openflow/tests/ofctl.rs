@@ -257,6 +257,8 @@ fn a_frame_is_sent_out() {
     };
     assert!(switch.bench.datapath.told.contains(&injected(PortNo(1), PortNo::FLOOD)));
     assert!(switch.bench.datapath.told.contains(&injected(PortNo::CONTROLLER, PortNo::TABLE)));
+    switch.run(&["packet-out", "SWITCH", "none", "NORMAL", frame]).ok();
+    assert!(switch.bench.datapath.told.contains(&injected(PortNo::CONTROLLER, PortNo::NORMAL)));
 }
 
 #[test]

@@ -18,9 +18,9 @@ const EXPERIMENTER: u16 = 0xffff;
 /// The types of the instructions that are carried out.
 pub const SUPPORTED: [u16; 5] = [GOTO_TABLE, WRITE_METADATA, WRITE_ACTIONS, APPLY_ACTIONS, CLEAR_ACTIONS];
 
-/// The most bytes of instructions that are taken in one flow-mod: as many as can be sent back in one flow statistics message, whose
-/// headers are longer, with room for the longest match.
-pub const MAX_INSTRUCTIONS: usize = 60_000;
+/// The most bytes of instructions that are taken in one flow-mod, so that they can be sent back in one flow statistics message: its headers
+/// are longer, the match may be, and an action may have grown by a third (a move whose source came with a short id and has a long one).
+pub const MAX_INSTRUCTIONS: usize = 45_000;
 
 /// Reads instructions to the end of `reader`.
 pub(super) fn decode_instructions(mut reader: Reader) -> Result<Instructions, ErrorCode> {

@@ -55,7 +55,7 @@ impl PacketIn {
 pub struct PacketOut {
     /// A buffered packet, or [`NO_BUFFER`].
     pub buffer_id: u32,
-    /// The port that the frame is said to have come from, or [`PortNo::CONTROLLER`].
+    /// The port that the frame is said to have come from; [`PortNo::CONTROLLER`] or [`PortNo::ANY`] for none.
     pub in_port: PortNo,
     /// What to do with it.
     pub actions: Vec<OfAction>,
@@ -67,7 +67,7 @@ impl PacketOut {
     pub(super) fn decode(mut body: Reader) -> Result<Self, ErrorCode> {
         let (buffer_id, in_port, actions_length) = (body.u32()?, PortNo(body.u32()?), body.u16()?);
         body.skip(6)?;
-        if in_port > PortNo::MAX && ![PortNo::CONTROLLER, PortNo::LOCAL].contains(&in_port) || in_port == PortNo(0) {
+        if in_port > PortNo::MAX && ![PortNo::CONTROLLER, PortNo::LOCAL, PortNo::ANY].contains(&in_port) || in_port == PortNo(0) {
             return Err(BadRequest::BadPort.into());
         }
         let actions = body.part(actions_length.into(), BadRequest::BadLen)?.rest();

@@ -63,10 +63,10 @@ impl TableFeatures {
         out.put_u32(0);
         out.put_u32(self.max_entries);
 
-        let last = self.table + 1 >= self.tables;
-        let instructions = instruction::SUPPORTED.iter().filter(|kind| !last || **kind != instruction::GOTO_TABLE);
+        let next = self.table.saturating_add(1);
+        let instructions = instruction::SUPPORTED.iter().filter(|kind| next < self.tables || **kind != instruction::GOTO_TABLE);
         put_property(out, INSTRUCTIONS, |out| instructions.for_each(|kind| put_type(out, *kind)));
-        put_property(out, NEXT_TABLES, |out| out.extend(self.table + 1..self.tables));
+        put_property(out, NEXT_TABLES, |out| out.extend(next..self.tables));
         for property in [WRITE_ACTIONS, APPLY_ACTIONS] {
             put_property(out, property, |out| {
                 (0..32).filter(|kind| action::SUPPORTED >> kind & 1 != 0).for_each(|kind| put_type(out, kind))

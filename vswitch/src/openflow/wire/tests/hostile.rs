@@ -221,6 +221,19 @@ fn faults_of_flow_mods_groups_meters_and_roles_have_their_errors() {
     apply.extend_from_slice(&too_many);
     assert_eq!(decode(&flow_mod(&[], &apply)).unwrap_err(), BadAction::TooMany.into());
 
+    // The longest that are taken can be sent back, though each move is longer then: it came with Nicira's id of tcp_flags.
+    let moves = hex("ffff0018 00002320 00060008 00000000 00014402 00010004").repeat(1850);
+    let mut apply = vec![0, 4];
+    apply.put_u16(8 + moves.len() as u16);
+    apply.put_zeros(4);
+    apply.extend_from_slice(&moves);
+    let Ok(Message::FlowMod(taken)) = decode(&flow_mod(&[], &apply)) else { panic!() };
+    let stats = flow_stats(taken.flow_mod.instructions);
+    let reply = MultipartReply { body: MultipartBody::Flow(vec![stats.clone(), stats]), more: false };
+    let stream = bytes(&Message::MultipartReply(reply), 1);
+    let lengths: Vec<_> = split(&stream).iter().map(|part| part.len()).collect();
+    assert!(lengths.len() == 2 && lengths.iter().all(|length| *length > 32 * 1850), "{lengths:?}");
+
     let refused = |kind: u8, body: &str| {
         let body = hex(body);
         decode(&relength([&[4, kind, 0, 0, 0, 0, 0, 1], body.as_slice()].concat())).unwrap_err()
