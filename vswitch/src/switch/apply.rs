@@ -118,6 +118,8 @@ impl Switch {
             return;
         }
         let Some(job) = self.jobs.remove(&id) else { return };
+        self.publish();
+        self.forwarding.barrier();
         match job.then {
             Then::Start => self.on_started(job.errors),
             Then::PortAdded(client, name) => match job.errors.into_iter().next() {

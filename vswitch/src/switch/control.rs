@@ -17,6 +17,7 @@ use super::apply::Then;
 use crate::config::{ConfigFile, LogLevel, Name, Origin, PortConfig, parse_port, steps};
 use crate::document::{Answer, Request};
 use crate::event::{Interest, Kind, Poller, Ready, Token};
+use crate::openflow::agent::Datapath;
 use crate::{config, launcher, log};
 
 /// The longest request.
@@ -175,6 +176,9 @@ impl Switch {
 
     fn serve_client(&mut self, id: u64) {
         while let Some(line) = self.control.next_request(id) {
+            // What an answer says is what every worker goes by: whoever sees a link up can send to it.
+            self.publish();
+            self.forwarding.barrier();
             match serde_json::from_slice(&line) {
                 Ok(request) => self.on_request(id, request),
                 Err(error) => self.control.answer::<()>(id, Err(format!("not a request: {error}"))),

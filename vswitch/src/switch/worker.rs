@@ -6,6 +6,7 @@
 //! Posting always wakes: the event stays with the epoll until the worker sleeps next, so none is missed and no flag says who sleeps.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
@@ -262,9 +263,9 @@ impl Thread<'_> {
     fn sleep(&mut self, timeout: Option<Nanos>) {
         if !self.worker.arm() {
             let timeout = timeout.map(|nanos| Timespec { tv_sec: (nanos / 1_000_000_000) as i64, tv_nsec: (nanos % 1_000_000_000) as i64 });
-            let mut events = Vec::with_capacity(16);
+            let mut events = [const { MaybeUninit::uninit() }; 16];
             // Whatever it returns, an event or an interruption, the rings are looked at next.
-            let _ = epoll::wait(&self.shared.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref());
+            let _ = epoll::wait(&self.shared.epoll, &mut events[..], timeout.as_ref());
         }
         self.worker.disarm();
     }
