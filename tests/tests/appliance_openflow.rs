@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tests::frontend::{Guest, Options};
 use tests::process::{PATIENCE, until};
@@ -13,6 +14,7 @@ const ECHO_REQUEST: u8 = 2;
 const FEATURES_REQUEST: u8 = 5;
 const FEATURES_REPLY: u8 = 6;
 const PACKET_IN: u8 = 10;
+const FLOW_REMOVED: u8 = 11;
 const PORT_STATUS: u8 = 12;
 const PACKET_OUT: u8 = 13;
 
@@ -111,6 +113,46 @@ fn frames_go_to_the_controller_and_back() {
     controller.send(PACKET_OUT, &[&head[..], &output, &frame].concat());
     let received = until(PATIENCE, "the frame arrives", || Some(two.receive(0)).filter(|frames| !frames.is_empty()));
     assert_eq!(received, [frame]);
+}
+
+#[test]
+fn a_removed_rule_has_the_last_word_on_what_it_did() {
+    let tcp = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let target = format!("tcp:{}", tcp.local_addr().expect("an address"));
+    let args = ["--controller", &target, "--fail-mode", "secure", "--port", "vm1=vhost-user:vm1.sock", "--port", "vm2=vhost-user:vm2.sock"];
+    let switch = Switch::start(&args);
+    let mut controller = Controller::greet(tcp.accept().expect("the switch connects").0);
+    let mut guest = Guest::connect(&switch.path("vm1.sock"), Options::default()).expect("a guest");
+    switch.ofctl("add-flow", &["priority=0,actions=drop"]);
+
+    // Rules come and go under traffic. Each frame is counted by the one that it met, whether that is still there or not.
+    let done = AtomicBool::new(false);
+    let (sent, told) = std::thread::scope(|scope| {
+        let traffic = scope.spawn(|| {
+            let mut sent = 0;
+            while !done.load(Ordering::Relaxed) {
+                sent += guest.send(0, std::iter::repeat_n([7; 100].as_slice(), 16)) as u64;
+                guest.transmitter(0).reclaim();
+            }
+            sent
+        });
+        let mut told = 0;
+        for cookie in 0..20u64 {
+            switch.ofctl("add-flow", &[&format!("cookie={cookie},priority=10,in_port=1,send_flow_rem,actions=output:2")]);
+            switch.ofctl("del-flows", &["in_port=1"]);
+            let removed = controller.wait_for(FLOW_REMOVED);
+            assert_eq!(removed[..8], cookie.to_be_bytes());
+            let frames = u64::from_be_bytes(removed[24..32].try_into().expect("eight bytes"));
+            assert_eq!(removed[32..40], (100 * frames).to_be_bytes(), "bytes");
+            told += frames;
+        }
+        done.store(true, Ordering::Relaxed);
+        (traffic.join().expect("the guest"), told)
+    });
+    until(PATIENCE, "all frames are taken", || (switch.ctl_json(&["port", "show", "vm1"])["rx_frames"] == sent).then_some(()));
+    let rest = switch.ofctl("dump-aggregate", &[]);
+    assert!(rest.contains(&format!("packet_count={} ", sent - told)), "{sent} frames, {told} by removed rules, {rest}");
+    assert!(told > 0, "some of {sent} frames met the rules that were removed");
 }
 
 #[test]
