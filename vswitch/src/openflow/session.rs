@@ -20,6 +20,9 @@ const DEFAULT_MISS_SEND_LEN: u16 = 128;
 /// The most rules that are written into the output at once. Together they are shorter than what makes a connection be cut off.
 const DUMP_CHUNK: usize = 128;
 
+/// How often the output is filled and sent in one go.
+const WRITES: usize = 4;
+
 /// How a connection came about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -127,9 +130,9 @@ impl Session {
         }
     }
 
-    /// Sends what is queued, and goes on with a long reply as there is room.
+    /// Sends what is queued, and goes on with a long reply as there is room. A peer that reads as fast as this writes gets the rest another time.
     pub fn write(&mut self) {
-        loop {
+        for _ in 0..WRITES {
             match self.connection.write() {
                 Ok(sent) => self.reads |= sent && !self.takes_requests(),
                 Err(why) => return self.end(why),
