@@ -1,6 +1,9 @@
 //! The command line, as clap sees it. Each value is checked by its own type here; what concerns several values at once is checked when
 //! the flags and the config file become one [`crate::config::Config`].
 
+// clap shows these comments as they stand: the brackets in them are the usage's.
+#![allow(rustdoc::broken_intra_doc_links)]
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};

@@ -4,7 +4,7 @@
 //! written. So executing needs no tables and no flow key, only the frame and its layout; and the key is not extracted again, because a
 //! translation has already followed every change.
 //!
-//! Outputs are collected, not carried out: [`execute`] lists a frame under each port it goes to, and the worker transmits the lists once per
+//! Outputs are collected, not carried out: [`execute()`] lists a frame under each port it goes to, and the worker transmits the lists once per
 //! batch. A listed frame must stay as it is, so an action that changes it changes a duplicate (copy on write). The usual list - one
 //! output and nothing else - copies nothing.
 

@@ -1,6 +1,6 @@
 //! What is known of a frame: the flow key, and the state that a pipeline adds to it.
 //!
-//! Both are arrays of 64-bit words, so that hashing, masking and comparing need no knowledge of fields. [`FlowKey`] is what [`extract`] finds
+//! Both are arrays of 64-bit words, so that hashing, masking and comparing need no knowledge of fields. [`FlowKey`] is what [`extract()`] finds
 //! in a frame; it is all that the caches ever search. [`Flow`] is a flow key followed by the words that a pipeline carries (metadata,
 //! registers); it is what OpenFlow rules match and what a translation changes. A field is a run of bits at a fixed place, listed once in
 //! [`field`]; everything that is done with fields is done through that table.
@@ -73,7 +73,7 @@ pub const STAGES: [u32; 4] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Words<const N: usize>(pub [u64; N]);
 
-/// What [`extract`] finds in a frame.
+/// What [`extract()`] finds in a frame.
 pub type FlowKey = Words<KEY_WORDS>;
 /// The bits of a [`FlowKey`] that count.
 pub type KeyMask = Words<KEY_WORDS>;
