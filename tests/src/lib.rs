@@ -14,5 +14,6 @@ pub mod ports;
 pub mod process;
 pub mod random;
 pub mod reference;
+pub mod rig;
 pub mod switch;
 pub mod target;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use datapath::key::{self, Field, Flow, FlowKey, KEY_WORDS, Match, STATE_WORDS};
 use datapath::port::PortNo;
 use datapath::tables::instruction::OfAction;
-use datapath::tables::{PortConfig, Rule, VlanMode};
+use datapath::tables::{FlowMod, PortConfig, Rule, RuleFilter, Tables, VlanMode};
 
 /// A port of the reference.
 #[derive(Clone, Debug)]
@@ -70,6 +70,41 @@ pub type RuleId = (u8, u16, Match);
 /// What identifies `rule`.
 pub fn rule_id(rule: &Rule) -> RuleId {
     (rule.table, rule.priority, rule.matching.expand())
+}
+
+/// What the rules of the switch under test count, those included that were removed or replaced meanwhile.
+#[derive(Debug, Default)]
+pub struct RuleCounts {
+    gone: HashMap<RuleId, (u64, u64)>,
+}
+
+impl RuleCounts {
+    /// Carries a flow-mod out, if the tables take it. The counters must be settled.
+    pub fn carry_out(&mut self, tables: &mut Tables, flow_mod: &FlowMod) -> bool {
+        let before: Vec<_> = tables.rules(&RuleFilter::ALL).cloned().collect();
+        if tables.flow_mod(flow_mod, 0).is_err() {
+            return false;
+        }
+        let after: Vec<_> = tables.rules(&RuleFilter::ALL).cloned().collect();
+        for rule in before {
+            if !after.iter().any(|kept| Arc::ptr_eq(&kept.counters, &rule.counters)) {
+                let gone = self.gone.entry(rule_id(&rule)).or_default();
+                *gone = (gone.0 + rule.counters.frames(), gone.1 + rule.counters.bytes());
+            }
+        }
+        true
+    }
+
+    /// The frames and bytes of each rule that ever counted any. The counters must be settled.
+    pub fn counts(&self, tables: &Tables) -> HashMap<RuleId, (u64, u64)> {
+        let mut counts = self.gone.clone();
+        for rule in tables.rules(&RuleFilter::ALL) {
+            let count = counts.entry(rule_id(rule)).or_default();
+            *count = (count.0 + rule.counters.frames(), count.1 + rule.counters.bytes());
+        }
+        counts.retain(|_, count| *count != (0, 0));
+        counts
+    }
 }
 
 /// Why nothing more is done to a frame.
@@ -283,18 +318,8 @@ impl Walk<'_> {
         }
     }
 
-    /// The first byte of the IP header, its version, and the first byte of the transport header.
-    fn ip(&self) -> Option<(usize, u8, usize)> {
-        let at = if self.tagged() { if matches!(self.bytes[16..18], [0x81, 0x00] | [0x88, 0xa8]) { 22 } else { 18 } } else { 14 };
-        match self.bytes[at - 2..at] {
-            [0x08, 0x00] => Some((at, 4, at + 20)),
-            [0x86, 0xdd] => Some((at, 6, at + 40)),
-            _ => None,
-        }
-    }
-
     fn decrement_ttl(&mut self) -> Result<(), Ended> {
-        let Some((at, version, _)) = self.ip() else { return Ok(()) };
+        let Some((at, version, _)) = ip(&self.bytes) else { return Ok(()) };
         let ttl = &mut self.bytes[at + if version == 4 { 8 } else { 7 }];
         if *ttl <= 1 {
             self.expired = true;
@@ -302,7 +327,7 @@ impl Walk<'_> {
         } else {
             *ttl -= 1;
         }
-        self.correct_checksums();
+        correct_checksums(&mut self.bytes);
         Ok(())
     }
 
@@ -314,7 +339,7 @@ impl Walk<'_> {
         let value = field.read(&flow) & !mask | value & mask;
         field.write(&mut flow, value);
         self.state.copy_from_slice(&flow.0[KEY_WORDS..]);
-        let ip = self.ip();
+        let ip = ip(&self.bytes);
         let put = |bytes: &mut [u8], at: usize, len: usize| bytes[at..at + len].copy_from_slice(&value.to_be_bytes()[16 - len..]);
         match field {
             Field::EthDst => put(&mut self.bytes, 0, 6),
@@ -340,38 +365,55 @@ impl Walk<'_> {
             field if field.is_state() || field == Field::VlanVid || field == Field::VlanPcp => {}
             field => panic!("the generator writes no {field:?}"),
         }
-        self.correct_checksums();
-    }
-
-    fn correct_checksums(&mut self) {
-        let Some((at, version, transport)) = self.ip() else { return };
-        let bytes = &mut self.bytes;
-        let (protocol, end, addresses) = if version == 4 {
-            bytes[at + 10..at + 12].fill(0);
-            let sum = !sum(&bytes[at..at + 20], 0);
-            bytes[at + 10..at + 12].copy_from_slice(&sum.to_be_bytes());
-            (bytes[at + 9], at + usize::from(u16::from_be_bytes([bytes[at + 2], bytes[at + 3]])), at + 12..at + 20)
-        } else {
-            (bytes[at + 6], transport + usize::from(u16::from_be_bytes([bytes[at + 4], bytes[at + 5]])), at + 8..at + 40)
-        };
-        let place = transport
-            + match protocol {
-                6 => 16,
-                17 => 6,
-                _ => return,
-            };
-        bytes[place..place + 2].fill(0);
-        let pseudo = sum(&bytes[addresses], u32::from(protocol) + (end - transport) as u32);
-        let checksum = match !sum(&bytes[transport..end], u32::from(pseudo)) {
-            0 if protocol == 17 => 0xffff,
-            checksum => checksum,
-        };
-        bytes[place..place + 2].copy_from_slice(&checksum.to_be_bytes());
+        correct_checksums(&mut self.bytes);
     }
 }
 
+/// The first byte of a frame's IP header, its version, and the first byte of the transport header. The frame is well-formed.
+pub fn ip(bytes: &[u8]) -> Option<(usize, u8, usize)> {
+    let tagged = |at: usize| matches!(bytes[at..at + 2], [0x81, 0x00] | [0x88, 0xa8]);
+    let at = if tagged(12) { if tagged(16) { 22 } else { 18 } } else { 14 };
+    match bytes[at - 2..at] {
+        [0x08, 0x00] => Some((at, 4, at + 20)),
+        [0x86, 0xdd] => Some((at, 6, at + 40)),
+        _ => None,
+    }
+}
+
+/// Where a frame's TCP or UDP header begins and where the checksum is in it. The frame is well-formed.
+pub fn transport(bytes: &[u8]) -> Option<(usize, usize)> {
+    let (at, version, transport) = ip(bytes)?;
+    match bytes[if version == 4 { at + 9 } else { at + 6 }] {
+        6 => Some((transport, 16)),
+        17 => Some((transport, 6)),
+        _ => None,
+    }
+}
+
+/// Computes all checksums of a well-formed frame anew.
+pub fn correct_checksums(bytes: &mut [u8]) {
+    let Some((at, version, start)) = ip(bytes) else { return };
+    let (protocol, end, addresses) = if version == 4 {
+        bytes[at + 10..at + 12].fill(0);
+        let sum = !sum(&bytes[at..at + 20], 0);
+        bytes[at + 10..at + 12].copy_from_slice(&sum.to_be_bytes());
+        (bytes[at + 9], at + usize::from(u16::from_be_bytes([bytes[at + 2], bytes[at + 3]])), at + 12..at + 20)
+    } else {
+        (bytes[at + 6], start + usize::from(u16::from_be_bytes([bytes[at + 4], bytes[at + 5]])), at + 8..at + 40)
+    };
+    let Some((_, offset)) = transport(bytes) else { return };
+    let place = start + offset;
+    bytes[place..place + 2].fill(0);
+    let pseudo = sum(&bytes[addresses], u32::from(protocol) + (end - start) as u32);
+    let checksum = match !sum(&bytes[start..end], u32::from(pseudo)) {
+        0 if protocol == 17 => 0xffff,
+        checksum => checksum,
+    };
+    bytes[place..place + 2].copy_from_slice(&checksum.to_be_bytes());
+}
+
 /// The sum of 16-bit words with end-around carry (RFC 1071).
-fn sum(bytes: &[u8], start: u32) -> u16 {
+pub fn sum(bytes: &[u8], start: u32) -> u16 {
     let mut sum = start;
     for pair in bytes.chunks(2) {
         sum += u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0));

@@ -16,7 +16,7 @@ use datapath::tables::{FlowMod, MacTable, Port, PortConfig, PortCounters, PortTo
 use datapath::translate::{Scratch, translate};
 use datapath::worker::{Published, Worker, WorkerSettings};
 use tests::generate::{PORTS, flow_mod, frame, random_priority, setting, vlan_of};
-use tests::linear::{LinearPort, LinearSwitch, RuleId, rule_id};
+use tests::linear::{LinearPort, LinearSwitch, RuleCounts, RuleId};
 use tests::random::Random;
 
 /// Takes all, and counts it.
@@ -36,8 +36,7 @@ struct World {
     worker: Worker,
     ports: Vec<DummyPort>,
     to_controller: Arc<std::sync::atomic::AtomicUsize>,
-    /// What rules that are gone had counted.
-    gone: HashMap<RuleId, (u64, u64)>,
+    rule_counts: RuleCounts,
 }
 
 impl World {
@@ -65,25 +64,17 @@ impl World {
         for (port, number) in ports.iter().zip(1..) {
             worker.add_input(PortNo(number), Box::new(port.clone()));
         }
-        Self { draft, published, worker, ports, to_controller, gone: HashMap::new() }
+        Self { draft, published, worker, ports, to_controller, rule_counts: RuleCounts::default() }
     }
 
     /// Carries a flow-mod out, if the tables take it.
     fn flow_mod(&mut self, flow_mod: &FlowMod) -> bool {
         self.worker.settle();
-        let before: Vec<_> = self.draft.rules(&RuleFilter::ALL).cloned().collect();
-        if self.draft.flow_mod(flow_mod, 0).is_err() {
+        if !self.rule_counts.carry_out(&mut self.draft, flow_mod) {
             return false;
         }
         self.published.publish(self.draft.clone());
         self.worker.take_up();
-        let after: Vec<_> = self.draft.rules(&RuleFilter::ALL).cloned().collect();
-        for rule in before {
-            if !after.iter().any(|kept| Arc::ptr_eq(&kept.counters, &rule.counters)) {
-                let gone = self.gone.entry(rule_id(&rule)).or_default();
-                *gone = (gone.0 + rule.counters.frames(), gone.1 + rule.counters.bytes());
-            }
-        }
         true
     }
 
@@ -102,13 +93,7 @@ impl World {
     /// What each rule that ever was counted.
     fn counts(&mut self) -> HashMap<RuleId, (u64, u64)> {
         self.worker.settle();
-        let mut counts = self.gone.clone();
-        for rule in self.draft.rules(&RuleFilter::ALL) {
-            let count = counts.entry(rule_id(rule)).or_default();
-            *count = (count.0 + rule.counters.frames(), count.1 + rule.counters.bytes());
-        }
-        counts.retain(|_, count| *count != (0, 0));
-        counts
+        self.rule_counts.counts(&self.draft)
     }
 
     /// Megaflows are disjoint, and no bit outside a mask matters.
