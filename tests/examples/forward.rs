@@ -78,7 +78,8 @@ fn main() {
     let batches = numbers.next().unwrap_or(20) * 1_000_000 / BATCH;
 
     let mut frame = vec![0; NetHeader::LEN];
-    let builder = etherparse::PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]).ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64).udp(1, 2);
+    let builder =
+        etherparse::PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]).ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64).udp(1, 2);
     builder.write(&mut frame, &vec![0; len - 42]).expect("a vector takes all");
 
     let (from, setup) = ring(frame.len() as u32, 0, &frame);

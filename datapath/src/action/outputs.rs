@@ -33,15 +33,17 @@ impl Default for OutputSets {
 
 impl OutputSets {
     /// Lists the frame in `slot` for `port`, behind those listed before.
-    #[inline]
+    #[inline(always)]
     pub fn push(&mut self, port: PortNo, slot: u16) {
         // Neighbours in a batch mostly go the same way.
-        if let Some(last) = self.sets[..self.used].last_mut()
-            && last.port == port
-        {
-            last.slots.push(slot);
-            return;
+        match self.sets.get_mut(self.used.wrapping_sub(1)) {
+            Some(last) if last.port == port => last.slots.push(slot),
+            _ => self.push_elsewhere(port, slot),
         }
+    }
+
+    #[inline(never)]
+    fn push_elsewhere(&mut self, port: PortNo, slot: u16) {
         let at = self.find(port);
         self.sets[at].slots.push(slot);
     }
