@@ -9,6 +9,7 @@ pub mod generate;
 pub mod guest;
 pub mod hub;
 pub mod linear;
+pub mod open_vswitch;
 pub mod pair;
 pub mod ports;
 pub mod process;

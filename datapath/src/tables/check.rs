@@ -35,14 +35,15 @@ pub(super) fn check_instructions(flow_mod: &FlowMod) -> Result<(), FlowModError>
     }
     let mut known = Known::new(&flow_mod.matching);
     apply.iter().try_for_each(|action| known.follow(action))?;
-    // The action set is carried out in an order of its own, and has one action of a kind (OpenFlow 1.3.5, 5.10).
-    if write.contains(&OfAction::PopVlan) {
+    // The action set is carried out in an order of its own, and has one action of a kind (OpenFlow 1.3.5, 5.10). That frames have a tag to be
+    // popped and a TTL may only show in a later table, so it is not asked for here; a frame without is left as it is.
+    if known.is_tagged() && write.contains(&OfAction::PopVlan) {
         known.follow(&OfAction::PopVlan)?;
     }
     let (pushes, others): (Vec<_>, Vec<_>) = write.iter().partition(|action| matches!(action, OfAction::PushVlan(_)));
     for action in pushes.into_iter().chain(others) {
         match action {
-            OfAction::PopVlan => {}
+            OfAction::PopVlan | OfAction::SetNwTtl(_) | OfAction::DecNwTtl => {}
             OfAction::Resubmit { .. } | OfAction::Controller { .. } => return Err(FlowModError::BadActionType),
             action => known.follow(action)?,
         }

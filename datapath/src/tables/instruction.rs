@@ -82,7 +82,7 @@ pub struct Instructions {
     pub clear: bool,
     /// Merge these into the action set.
     pub write: Vec<OfAction>,
-    /// Write metadata: value and mask.
+    /// Write metadata: value and mask. Bits of the value outside the mask are listed as they were given, and not written.
     pub metadata: Option<(u64, u64)>,
     /// Go on in this table.
     pub goto: Option<u8>,

@@ -156,7 +156,7 @@ impl<'a, O: Observer + ?Sized> Pipeline<'a, O> {
                 self.scratch.action_set.write(action);
             }
             if let Some((value, mask)) = instructions.metadata {
-                self.flow.write(Field::Metadata, value.into(), mask.into());
+                self.flow.write(Field::Metadata, (value & mask).into(), mask.into());
             }
             let Some(next) = instructions.goto else { break };
             match self.lookup(next)? {

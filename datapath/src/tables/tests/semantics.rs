@@ -252,8 +252,9 @@ fn what_makes_no_sense_is_refused() {
         tables().flow_mod(&FlowMod { matching, instructions, ..FlowMod::default() }, 0).err()
     };
     assert_eq!(written(Match::ANY, vec![vlan(5), set(Field::VlanPcp, 1), push.clone()]), None, "the push comes first in the set");
-    assert_eq!(written(Match::ANY, vec![push.clone(), OfAction::PopVlan]), Some(MatchInconsistent), "the pop comes before the push");
-    assert_eq!(written(tagged, vec![push, OfAction::PopVlan]), None);
+    assert_eq!(written(tagged, vec![set(Field::VlanPcp, 1), OfAction::PopVlan]), Some(MatchInconsistent), "the pop comes first");
+    assert_eq!(written(tagged, vec![set(Field::VlanPcp, 1), push.clone(), OfAction::PopVlan]), None);
+    assert_eq!(written(Match::ANY, vec![push, OfAction::PopVlan, OfAction::DecNwTtl]), None, "a later table may see the tag and the TTL");
     assert_eq!(written(Match::ANY, vec![OfAction::Resubmit { port: PortNo::IN_PORT, table: None }]), Some(BadActionType));
     assert_eq!(written(Match::ANY, vec![output(PortNo::TABLE.0)]), Some(BadOutPort));
 

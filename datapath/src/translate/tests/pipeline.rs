@@ -313,7 +313,7 @@ fn resubmits_are_limited() {
 fn controllers_are_told_why_and_by_which_rule() {
     let mut tables = switch(2);
     let controller = OfAction::Output { port: PortNo::CONTROLLER, max_len: 128 };
-    add(&mut tables, 0, 0, Match::ANY, Instructions { metadata: Some((3, 3)), goto: Some(1), ..Instructions::default() });
+    add(&mut tables, 0, 0, Match::ANY, Instructions { metadata: Some((0xf3, 3)), goto: Some(1), ..Instructions::default() });
     add(&mut tables, 1, 0, Match::ANY, apply([controller.clone()]));
     let given = |tables: &Tables| match &actions(tables, &tcp())[..] {
         [Action::Controller(to)] => to.clone(),

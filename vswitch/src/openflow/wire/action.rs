@@ -173,8 +173,9 @@ fn range(field: Field, offset: u16, bits: u16) -> Result<FieldRange, ErrorCode> 
     fits.then_some(FieldRange { field, offset: offset as u8, bits: bits as u8 }).ok_or(BadAction::BadArgument.into())
 }
 
+/// For Nicira's actions, with the error that Open vSwitch has for them.
 fn writable(field: Field) -> Result<(), ErrorCode> {
-    if field.info().writable { Ok(()) } else { Err(BadAction::BadSetType.into()) }
+    if field.info().writable { Ok(()) } else { Err(BadAction::BadSetArgument.into()) }
 }
 
 /// Whether frames can be sent there: an ordinary port or a reserved one other than ANY.

@@ -2,8 +2,9 @@
 
 use super::bytes::{Put, Reader};
 
-/// How many bytes of a message in error are sent back with the error: as many as the standard asks for at least.
-pub const ERROR_DATA: usize = 64;
+/// How many bytes of a message in error are sent back with the error: as many as a message has room for, since a person who sees the error
+/// is told what was wrong only if all of the message is there. (The standard asks for 64 at least.)
+pub const ERROR_DATA: usize = 0xffff - 12;
 
 /// Declares the error types with their codes; the doc text of a code is what the standard says of it.
 macro_rules! error_types {
@@ -211,12 +212,12 @@ pub struct Error {
     pub kind: u16,
     /// The type's code.
     pub code: u16,
-    /// The start of the message in error, or (hello failed) a text.
+    /// The message in error, or (hello failed) a text.
     pub data: Vec<u8>,
 }
 
 impl Error {
-    /// The answer to `message`: the error with the start of the message.
+    /// The answer to `message`: the error with the message.
     pub fn new(code: ErrorCode, message: &[u8]) -> Self {
         let (kind, code) = code.numbers();
         Self { kind, code, data: message[..message.len().min(ERROR_DATA)].to_vec() }

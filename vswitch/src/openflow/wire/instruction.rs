@@ -44,7 +44,7 @@ pub(super) fn decode_instructions(mut reader: Reader) -> Result<Instructions, Er
             WRITE_METADATA => {
                 body.skip(4)?;
                 let (value, mask) = (body.u64()?, body.u64()?);
-                instructions.metadata = Some((value & mask, mask));
+                instructions.metadata = Some((value, mask));
             }
             WRITE_ACTIONS | APPLY_ACTIONS => {
                 body.skip(4)?;

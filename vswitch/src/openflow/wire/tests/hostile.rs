@@ -191,7 +191,7 @@ fn each_fault_of_an_action_has_its_error() {
         ("00190018 80000c02 10050000 00000000 00000000 00000000", BadAction::BadLen), // padding of more than seven bytes
         ("ffff0018 00002320 00060000 00000000 00010004 00010204", BadAction::BadArgument), // move of no bits
         ("ffff0018 00002320 00060020 00010000 00010004 00010204", BadAction::BadArgument), // of bits 1 to 32
-        ("ffff0018 00002320 00060010 00000000 00010004 00000602", BadAction::BadSetType), // to eth_type
+        ("ffff0018 00002320 00060010 00000000 00010004 00000602", BadAction::BadSetArgument), // to eth_type
         ("ffff0018 00002320 0007001f 00010104 00000000 00000000", BadAction::BadSetType), // load into a masked header
         ("ffff0018 00002320 00070007 00010004 00000000 00000100", BadAction::BadArgument), // load of more than eight bits
         ("ffff0018 00002320 0007003f 00010004 00000000 00000000", BadAction::BadArgument), // into 64 bits of reg0
@@ -253,9 +253,10 @@ fn faults_of_flow_mods_groups_meters_and_roles_have_their_errors() {
 }
 
 #[test]
-fn an_error_carries_the_start_of_what_it_answers() {
-    let long = bytes(&Message::EchoRequest(vec![7; 200]), 9);
+fn an_error_carries_what_it_answers() {
+    let long = bytes(&Message::EchoRequest(vec![7; 0xffff - HEADER]), 9);
     let error = Error::new(BadRequest::BadLen.into(), &long);
+    assert_eq!(bytes(&Message::Error(error.clone()), 9).len(), 0xffff);
     assert_eq!(((error.kind, error.code), error.data.as_slice()), ((1, 6), &long[..ERROR_DATA]));
     assert_eq!(ErrorCode::from_numbers((error.kind, error.code)), Some(BadRequest::BadLen.into()));
     assert_eq!(Error::new(BadRequest::BadLen.into(), &long[..8]).data, &long[..8]);
