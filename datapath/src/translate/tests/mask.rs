@@ -222,7 +222,10 @@ impl Case {
         let same_rules = found.effects.rules.iter().zip(&expected.effects.rules).all(|(a, b)| Arc::ptr_eq(a, b));
         assert!(same_rules && found.effects.rules.len() == expected.effects.rules.len());
         assert_eq!(found.effects.sightings, expected.effects.sightings);
-        assert_eq!(found.effects.dependencies, expected.effects.dependencies);
+        // A packet-out learns each time, and is not cached: what it depended on changes with that.
+        if self.list.is_none() {
+            assert_eq!(found.effects.dependencies, expected.effects.dependencies);
+        }
     }
 }
 
