@@ -304,6 +304,11 @@ impl Guest {
         Protocol::from_bits_truncate(self.protocol_features)
     }
 
+    /// The number of queue pairs.
+    pub fn pairs(&self) -> usize {
+        self.options.queue_pairs
+    }
+
     /// A transmit queue.
     pub fn transmitter(&mut self, pair: usize) -> &mut Transmitter {
         &mut self.transmitters[pair]
