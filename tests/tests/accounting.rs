@@ -14,17 +14,19 @@ use std::sync::{Arc, Mutex};
 use datapath::action::{Controllers, ToController};
 use datapath::cache::CacheLimits;
 use datapath::drops::{DropReason, TxDrop};
-use datapath::frame::{Batch, Checksum};
+use datapath::frame::Batch;
 use datapath::key::{Field, Match};
-use datapath::port::{PortNo, RxQueue};
+use datapath::port::PortNo;
 use datapath::tables::instruction::{Instructions, OfAction};
 use datapath::tables::{FlowMod, PortConfig, PortTotals, RuleFilter};
 use datapath::worker::Worker;
 use tests::driver::{Buffer, F_EVENT_IDX, F_INDIRECT, F_MRG_RXBUF, NetHeader};
 use tests::frontend::{F_ALL, F_OFFLOADS, Options};
 use tests::generate::{PORTS, TABLES, flow_mod, frame_of, random_priority, setting, vlan_of};
-use tests::linear::{self, LinearPort, LinearSwitch, RuleCounts, correct_checksums};
+use tests::linear::{LinearPort, LinearSwitch, RuleCounts};
+use tests::offload::{canonical, completed, follows, payload, put_together, tcp, undo_checksum};
 use tests::random::Random;
+use tests::recorder::{Record, Recorder};
 use tests::rig::Rig;
 
 /// What a guest put into one chain.
@@ -36,49 +38,6 @@ enum Given {
     Rejected(DropReason),
     /// What breaks the ring.
     Broken,
-}
-
-/// What a worker got, in order.
-#[derive(Default)]
-struct Record {
-    frames: Vec<(PortNo, Vec<u8>)>,
-    /// By port.
-    rejected: HashMap<PortNo, [u64; DropReason::COUNT]>,
-}
-
-/// Notes what a queue gives to its worker.
-struct Recorder {
-    queue: Box<dyn RxQueue>,
-    port: PortNo,
-    record: Arc<Mutex<Record>>,
-}
-
-impl RxQueue for Recorder {
-    fn serve(&mut self, batch: &mut Batch, consume: &mut dyn FnMut(&mut Batch)) -> usize {
-        let (port, record) = (self.port, &self.record);
-        self.queue.serve(batch, &mut |batch| {
-            let mut record = record.lock().expect("nobody panics with it");
-            for slot in 0..batch.len() as u16 {
-                let mut bytes = batch.to_vec(slot, usize::MAX);
-                if let Checksum::Partial { start, offset } = batch.frame(slot).offload.checksum {
-                    complete(&mut bytes, start.into(), offset.into());
-                }
-                record.frames.push((port, bytes));
-            }
-            let sums = record.rejected.entry(port).or_insert([0; DropReason::COUNT]);
-            sums.iter_mut().zip(batch.rejected()).for_each(|(sum, count)| *sum += u64::from(*count));
-            drop(record);
-            consume(batch);
-        })
-    }
-
-    fn arm(&mut self) -> bool {
-        self.queue.arm()
-    }
-
-    fn disarm(&mut self) {
-        self.queue.disarm();
-    }
 }
 
 /// Refuses every third frame.
@@ -96,37 +55,6 @@ impl Controllers for BusyControllers {
     fn give(&mut self, _: &Batch, _: u16, _: &ToController) -> Result<(), DropReason> {
         if self.takes() { Ok(()) } else { Err(DropReason::ControllerQueueFull) }
     }
-}
-
-/// Computes a checksum that was left undone.
-fn complete(bytes: &mut [u8], start: usize, offset: usize) {
-    let checksum = !linear::sum(&bytes[start..], 0);
-    bytes[start + offset..start + offset + 2].copy_from_slice(&checksum.to_be_bytes());
-}
-
-/// The frame with the one form of a checksum that has two.
-fn canonical(mut bytes: Vec<u8>) -> Vec<u8> {
-    if let Some((start, offset)) = linear::transport(&bytes)
-        && let Some(checksum) = bytes.get_mut(start + offset..start + offset + 2)
-        && checksum == [0xff, 0xff]
-    {
-        checksum.fill(0);
-    }
-    bytes
-}
-
-/// Replaces the transport checksum by the sum of the pseudo header, and says where.
-fn undo_checksum(bytes: &mut [u8]) -> Option<(usize, usize)> {
-    let (start, offset) = linear::transport(bytes)?;
-    // The sum of all words is zero, so without the transport header and payload what is left is the negative of theirs.
-    bytes[start + offset..start + offset + 2].fill(0);
-    let all = linear::sum(&bytes[start..], 0);
-    let mut right = bytes.to_vec();
-    correct_checksums(&mut right);
-    let checksum = u16::from_be_bytes([right[start + offset], right[start + offset + 1]]);
-    let pseudo = linear::sum(&[(!checksum).to_be_bytes(), (!all).to_be_bytes()].concat(), 0);
-    bytes[start + offset..start + offset + 2].copy_from_slice(&pseudo.to_be_bytes());
-    Some((start, offset))
 }
 
 /// A guest and what it did.
@@ -460,7 +388,7 @@ impl History {
                 }
             }
         }
-        let breaks = totals.rx_frames - processed;
+        let breaks = totals.rx_frames.checked_sub(processed).unwrap_or_else(|| panic!("{context}: chains given back were not counted"));
         assert!(breaks <= self.rig.ports.port(guest).queue_breaks(), "{context}: frames came in that no guest gave");
         given_rejected[DropReason::BadDescriptor as usize] += breaks;
         given_rejected[DropReason::QueueDisabled as usize] = given_frames - frames;
@@ -554,55 +482,6 @@ fn cuts(random: &mut Random, mut len: usize) -> Vec<usize> {
         len -= cut;
     }
     cuts
-}
-
-/// A TCP frame that only a guest with segmentation offload can send.
-fn tcp(payload: &[u8], random: &mut Random) -> Vec<u8> {
-    use etherparse::PacketBuilder;
-    let mut frame = Vec::new();
-    let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, random.below(4) as u8]);
-    let ttl = random.one_of(&[1, 64]);
-    let written = if random.once_in(2) {
-        ethernet.ipv4([10, 0, 0, 1], [10, 0, 0, 2], ttl).tcp(1000, 80, 1, 2).ack(7).psh().write(&mut frame, payload)
-    } else {
-        ethernet.ipv6([0xfd; 16], [0xfe; 16], ttl).tcp(1000, 80, 1, 2).ack(7).psh().write(&mut frame, payload)
-    };
-    written.expect("a vector takes all");
-    frame
-}
-
-/// The frame with the checksum that its sender left to its receiver.
-fn completed(header: NetHeader, mut bytes: Vec<u8>) -> Vec<u8> {
-    if header.flags & 1 != 0 {
-        complete(&mut bytes, header.csum_start.into(), header.csum_offset.into());
-    }
-    bytes
-}
-
-/// Where the payload of a TCP or UDP frame begins, and the serial number there.
-fn payload(bytes: &[u8]) -> (usize, Option<u64>) {
-    let start = linear::transport(bytes).map_or(bytes.len(), |(start, offset)| if offset == 16 { start + 20 } else { start + 8 });
-    (start, bytes.get(start..start + 8).map(|serial| u64::from_be_bytes(serial.try_into().expect("eight bytes"))))
-}
-
-fn sequence(bytes: &[u8]) -> u32 {
-    let (start, _) = linear::transport(bytes).expect("TCP");
-    u32::from_be_bytes(bytes[start + 4..start + 8].try_into().expect("four bytes"))
-}
-
-/// Whether a segment is the one after `last`, which is as long as segments are.
-fn follows(last: &[u8], next: &[u8]) -> bool {
-    sequence(next) == sequence(last) + (last.len() - payload(last).0) as u32
-}
-
-/// Makes the first segment, to which the payload of the others was added, the frame that was cut.
-fn put_together(whole: &mut [u8], last: &[u8]) {
-    let (network, version, start) = linear::ip(whole).expect("IP");
-    let (at, counted) = if version == 4 { (network + 2, network) } else { (network + 4, start) };
-    let len = (whole.len() - counted) as u16;
-    whole[at..at + 2].copy_from_slice(&len.to_be_bytes());
-    whole[start + 13] = last[start + 13];
-    correct_checksums(whole);
 }
 
 /// How much of what is to be tested was there.
