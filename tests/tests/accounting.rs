@@ -181,11 +181,11 @@ impl History {
         if self.random.once_in(6) {
             self.players[guest].mute = !self.players[guest].mute;
         }
-        self.disturb(true);
+        self.disturb();
     }
 
-    /// What a guest can do at any time. With traffic under way queues are left enabled, so that it is known which frames are discarded.
-    fn disturb(&mut self, quiet: bool) {
+    /// What a guest can do at any time, under traffic or not.
+    fn disturb(&mut self) {
         let guest = self.player();
         if self.random.once_in(8) {
             if self.players[guest].connected {
@@ -196,7 +196,7 @@ impl History {
             self.players[guest].connected ^= true;
         }
         let pairs = self.players[guest].given.len() as u64;
-        if quiet && self.players[guest].connected && self.random.once_in(6) {
+        if self.players[guest].connected && self.random.once_in(6) {
             let enabled = self.random.below(pairs + 1) as usize;
             self.rig.guests[guest].set_queue_pairs(enabled).expect("a change of the queue pairs");
         }
@@ -507,7 +507,7 @@ fn history(seed: u64, workers: usize, coverage: &mut Coverage) {
                     history.take(guest);
                 }
                 if history.random.once_in(10) {
-                    history.disturb(false);
+                    history.disturb();
                 }
             }
             drain(worker, now);
@@ -528,7 +528,7 @@ fn history(seed: u64, workers: usize, coverage: &mut Coverage) {
                     coverage.chains += history.give();
                     let guest = history.player();
                     history.take(guest);
-                    history.disturb(false);
+                    history.disturb();
                 }
                 stop.store(true, Ordering::Relaxed);
             });
@@ -539,6 +539,9 @@ fn history(seed: u64, workers: usize, coverage: &mut Coverage) {
     for port in 1..=PORTS {
         let totals = history.rig.totals(PortNo(port));
         let sum = &mut coverage.totals;
+        sum.rx_frames += totals.rx_frames;
+        sum.rx_bytes += totals.rx_bytes;
+        sum.tx_bytes += totals.tx_bytes;
         sum.forwarded += totals.forwarded;
         sum.to_controller += totals.to_controller;
         sum.tx_frames += totals.tx_frames;

@@ -14,7 +14,7 @@ use datapath::frame::Batch;
 use datapath::key::{Field, Match};
 use datapath::port::PortNo;
 use datapath::tables::instruction::{Instructions, OfAction};
-use datapath::tables::{FlowMod, Port, PortCounters, PortTotals, VlanMode};
+use datapath::tables::{FlowMod, Port, PortCounters, PortTotals, RuleFilter, VlanMode};
 use datapath::worker::Worker;
 use etherparse::PacketBuilder;
 use tests::frontend::{Guest, Options};
@@ -194,6 +194,13 @@ fn frames_after_a_barrier_follow_the_new_rules() {
             late == 8 && early == 8 * (round + 1)
         });
     }
+    // A rule that is added anew keeps its counters: no frame was counted twice, or not at all, while it was replaced.
+    bench.quiesce();
+    let matching = Match::ANY.with(Field::InPort, 1);
+    let filter = RuleFilter { matching, priority: Some(FlowMod::default().priority), ..RuleFilter::ALL };
+    let frames: Vec<_> = bench.rig.draft.rules(&filter).map(|rule| rule.counters.frames()).collect();
+    assert_eq!(frames, [16_000]);
+    assert_eq!(bench.totals(0).forwarded, 16_000);
 }
 
 /// Gives frames of the guest `from` to its queues, as many as they take, and lets all guests take theirs. Returns how many.
