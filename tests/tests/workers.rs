@@ -162,6 +162,8 @@ fn frames_after_a_barrier_follow_the_new_rules() {
     let mut bench = Bench::new(4, 2);
     // Other traffic, so that the workers are busy.
     bench.rule(4, &[PortNo::IN_PORT]);
+    bench.rule(1, &[PortNo(3)]);
+    bench.barrier();
     let mut early = 0;
     for round in 0..1000 {
         // These may go either way, and some lie in the rings while the rules change.
