@@ -40,7 +40,7 @@ reasons! {
         TtlExpired = "ttl-expired", "The TTL or hop limit ran out and no controller asked for such frames.";
         NotApplicable = "not-applicable", "An action can't be applied to a frame of this kind.";
         Unsupported = "unsupported", "A rule that matched uses an instruction or action that this version does not carry out.";
-        TooManyTables = "too-many-resubmits", "The rules send the frame through more tables than the limit of one translation.";
+        TooManyTables = "too-many-resubmits", "The rules send the frame through more tables or actions than one translation may take.";
         ControllerQueueFull = "controller-queue-full", "The ingress port's queue towards the controllers is full.";
         NoController = "no-controller", "The frame was meant for a controller and none is connected.";
         BadDescriptor = "bad-descriptor", "The guest gave a descriptor chain that can't be a frame.";
@@ -58,6 +58,5 @@ reasons! {
         TooLong = "tx-too-long", "The frame does not fit the guest's buffers or the port's MTU.";
         BadDescriptor = "tx-bad-descriptor", "The guest gave a receive buffer that can't be written.";
         Offload = "tx-offload", "The frame's segmentation can't be carried out for this port.";
-        PortDown = "tx-port-down", "The egress port is configured down or not to forward (OFPPC_PORT_DOWN, OFPPC_NO_FWD).";
     }
 }
