@@ -29,7 +29,7 @@ use datapath::tables::{FlowModCommand, Removed, RuleFilter, TABLE_COUNT, Tables}
 use super::connection::Connection;
 use super::session::Session;
 use super::wire::error::{BadRequest, GroupModFailed, MeterModFailed, QueueOpFailed, SwitchConfigFailed, TableModFailed};
-use super::wire::{self, CAPABILITIES, ErrorCode, Features, Header, Message, ModCommand};
+use super::wire::{self, CAPABILITIES, ErrorCode, Features, Header, Message, ModCommand, PACKET_IN_STANDARD};
 use crate::config::FailMode;
 use crate::event::Registrar;
 use fail_mode::FailOpen;
@@ -329,6 +329,12 @@ impl Agent {
             Message::SetAsync(wants) => {
                 if let Some(session) = self.sessions.get_mut(&id) {
                     session.wants = wants;
+                }
+            }
+            Message::SetPacketInFormat(format) => {
+                // The error is Open vSwitch's for a format that it doesn't have.
+                if format != PACKET_IN_STANDARD {
+                    return Err(BadRequest::Eperm.into());
                 }
             }
             // There are no groups, meters and queues, and a table has nothing to be configured.

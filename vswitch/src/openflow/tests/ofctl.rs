@@ -265,7 +265,7 @@ fn a_frame_is_sent_out() {
 fn a_monitor_sees_frames_ports_and_removals() {
     let Some(mut switch) = Listening::new() else { return };
     let control = format!("--unixctl={}", switch.directory.path().join("control").display());
-    let mut child = switch.spawn(&[&control, "monitor", "SWITCH", "65534"]);
+    let mut child = switch.spawn(&[&control, "-Pstandard", "monitor", "SWITCH", "65534"]);
     while !switch.bench.agent.wants_packet_ins() {
         switch.turn();
         std::thread::sleep(Duration::from_micros(500));
@@ -292,6 +292,15 @@ fn a_monitor_sees_frames_ports_and_removals() {
     assert!(shown.contains("MOD: 1(vm1): addr:02:00:00:00:00:01"), "{shown}");
     assert!(shown.contains("state:      LINK_DOWN"), "{shown}");
     assert!(shown.contains("arp reason=delete table_id=0 cookie:0x9"), "{shown}");
+}
+
+#[test]
+fn a_monitor_gets_no_format_but_the_standard() {
+    let Some(mut switch) = Listening::new() else { return };
+    for format in ["nxt_packet_in", "nxt_packet_in2"] {
+        let refused = switch.run(&[&format!("-P{format}"), "monitor", "SWITCH", "65534"]).err();
+        assert!(refused.starts_with("OFPT_ERROR (OF1.3) (xid=0x5): OFPBRC_EPERM\n"), "{refused}");
+    }
 }
 
 #[test]

@@ -73,6 +73,11 @@ const GET_ASYNC_REPLY: u8 = 27;
 const SET_ASYNC: u8 = 28;
 const METER_MOD: u8 = 29;
 
+/// Nicira's NXT_SET_PACKET_IN_FORMAT.
+const SET_PACKET_IN_FORMAT: u32 = 16;
+/// NXPIF_STANDARD: packet-ins are OFPT_PACKET_IN.
+pub const PACKET_IN_STANDARD: u32 = 0;
+
 /// What every message begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
@@ -128,6 +133,8 @@ pub enum Message {
     GetAsyncReply(Async),
     SetAsync(Async),
     MeterMod(MeterMod),
+    /// Nicira's NXT_SET_PACKET_IN_FORMAT: `NXPIF_*`, of which [`PACKET_IN_STANDARD`] is OFPT_PACKET_IN.
+    SetPacketInFormat(u32),
 }
 
 /// Reads one message, which `message` holds exactly. A hello or an error may be of any version, all else must be OpenFlow 1.3.
@@ -143,7 +150,7 @@ pub fn decode(message: &[u8]) -> Result<Message, ErrorCode> {
         ERROR => Message::Error(Error::decode(body)?),
         ECHO_REQUEST => Message::EchoRequest(body.rest().to_vec()),
         ECHO_REPLY => Message::EchoReply(body.rest().to_vec()),
-        EXPERIMENTER => return Err(experimenter_error(body.u32()?)),
+        EXPERIMENTER => decode_experimenter(body)?,
         FEATURES_REQUEST => empty(Message::FeaturesRequest)?,
         FEATURES_REPLY => Message::FeaturesReply(Features::decode(body)?),
         GET_CONFIG_REQUEST => empty(Message::GetConfigRequest)?,
@@ -198,6 +205,7 @@ pub fn encode(message: &Message, xid: u32, out: &mut Vec<u8>) {
         Message::RoleRequest(body) | Message::RoleReply(body) => body.encode(out),
         Message::GetAsyncReply(body) | Message::SetAsync(body) => body.encode(out),
         Message::MeterMod(body) => body.encode(out),
+        Message::SetPacketInFormat(format) => [NICIRA, SET_PACKET_IN_FORMAT, *format].into_iter().for_each(|word| out.put_u32(word)),
         Message::MultipartReply(_)
         | Message::FeaturesRequest
         | Message::GetConfigRequest
@@ -241,6 +249,7 @@ impl Message {
             Self::GetAsyncReply(_) => GET_ASYNC_REPLY,
             Self::SetAsync(_) => SET_ASYNC,
             Self::MeterMod(_) => METER_MOD,
+            Self::SetPacketInFormat(_) => EXPERIMENTER,
         }
     }
 }
@@ -260,7 +269,17 @@ fn finish_message(out: &mut Vec<u8>, start: usize) {
     out.set_length(start, 2);
 }
 
-/// The answer to a message of an experimenter: none is carried out yet.
+fn decode_experimenter(mut body: Reader) -> Result<Message, ErrorCode> {
+    let experimenter = body.u32()?;
+    if experimenter != NICIRA || body.u32()? != SET_PACKET_IN_FORMAT {
+        return Err(experimenter_error(experimenter));
+    }
+    let format = body.u32()?;
+    body.finish()?;
+    Ok(Message::SetPacketInFormat(format))
+}
+
+/// The answer to a message of an experimenter that is not carried out.
 fn experimenter_error(experimenter: u32) -> ErrorCode {
     match experimenter {
         NICIRA | OXM_ONF => BadRequest::BadExpType.into(),

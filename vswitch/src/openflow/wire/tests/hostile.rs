@@ -72,6 +72,9 @@ fn types_and_versions_that_are_not_ours_are_refused() {
     // Experimenters: Nicira's flow monitor, and one that nobody knows.
     assert_eq!(error(&[4, 4, 0, 16, 0, 0, 0, 1, 0, 0, 0x23, 0x20, 0, 0, 0, 9]), BadRequest::BadExpType.into());
     assert_eq!(error(&[4, 4, 0, 16, 0, 0, 0, 1, 0, 0, 0x23, 0x21, 0, 0, 0, 9]), BadRequest::BadExperimenter.into());
+    // A packet-in format of no bytes, and of too many.
+    assert_eq!(error(&[4, 4, 0, 16, 0, 0, 0, 1, 0, 0, 0x23, 0x20, 0, 0, 0, 16]), BadRequest::BadLen.into());
+    assert_eq!(error(&[4, 4, 0, 24, 0, 0, 0, 1, 0, 0, 0x23, 0x20, 0, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0]), BadRequest::BadLen.into());
 }
 
 /// A flow-mod with these bytes as its match's fields and as its instructions.

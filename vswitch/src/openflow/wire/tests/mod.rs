@@ -216,5 +216,6 @@ fn samples() -> Vec<Message> {
         reply(MultipartBody::MeterFeatures),
         reply(MultipartBody::TableFeatures(vec![TableFeatures { table: 0, name: "table0".into(), max_entries: 1_000_000, tables: 254 }])),
         reply(MultipartBody::PortDesc(vec![port_desc()])),
+        Message::SetPacketInFormat(PACKET_IN_STANDARD),
     ]
 }
