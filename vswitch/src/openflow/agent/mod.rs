@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
 use datapath::Nanos;
+use datapath::action::OFPR_INVALID_TTL;
 use datapath::port::PortNo;
 use datapath::tables::instruction::OfAction;
 use datapath::tables::{FlowModCommand, Removed, RuleFilter, TABLE_COUNT, Tables};
@@ -174,6 +175,15 @@ impl Agent {
         self.sessions.values().any(|session| (0..32).any(|reason| session.wants(session.wants.packet_in, reason)))
     }
 
+    /// Has frames whose TTL ran out given to the controllers while one wants them.
+    fn ask_for_invalid_ttl(&mut self) {
+        let wanted = self.sessions.values().any(|session| session.wants(session.wants.packet_in, OFPR_INVALID_TTL));
+        if self.draft.invalid_ttl_to_controller() != wanted {
+            self.draft.set_invalid_ttl_to_controller(wanted);
+            self.urgent = true;
+        }
+    }
+
     /// Sends what is queued for a connection, reads what it sent and works that off.
     pub fn ready(&mut self, id: ConnectionId, datapath: &mut dyn Datapath, now: Nanos) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
@@ -224,6 +234,7 @@ impl Agent {
         for id in unfinished {
             self.work_off(id, datapath, now);
         }
+        self.ask_for_invalid_ttl();
         if self.urgent || self.publication_due().is_some_and(|due| due <= now) {
             self.commit(datapath, now);
         }
@@ -316,6 +327,7 @@ impl Agent {
             Message::PortMod(port_mod) => self.port_mod(&port_mod)?,
             Message::MultipartRequest(request) => self.multipart(id, *request, xid, datapath, now)?,
             Message::BarrierRequest => {
+                self.ask_for_invalid_ttl();
                 self.commit(datapath, now);
                 datapath.barrier();
                 self.send(id, Message::BarrierReply, xid);

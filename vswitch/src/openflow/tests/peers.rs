@@ -258,7 +258,10 @@ fn asynchronous_messages_go_to_those_who_want_them() {
     assert_eq!(count(&mut bench, 2), [0, 0], "an expired TTL is only told to those who ask");
     listener.ask(&mut bench, &Message::SetConfig(Config { flags: 0, miss_send_len: 64 }));
     let wants = Async { packet_in: [0b100, 0], ..Async::DEFAULT };
+    let gives = |bench: &Bench| bench.datapath.tables.as_ref().expect("they were published").invalid_ttl_to_controller();
+    assert!(!gives(&bench), "the workers drop what nobody wants");
     controller.ask(&mut bench, &Message::SetAsync(wants));
+    assert!(gives(&bench));
     let answers = controller.ask(&mut bench, &Message::GetAsyncRequest);
     assert!(matches!(answers[..], [Message::GetAsyncReply(now)] if now == wants), "{answers:?}");
     let mut count = |bench: &mut Bench, reason: u8| {
