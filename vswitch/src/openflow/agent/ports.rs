@@ -48,12 +48,15 @@ impl Agent {
         if advertise != 0 {
             return Err(PortModFailed::BadAdvertise.into());
         }
+        let before = self.draft.ports().get(number).map(|port| port.config);
         let port = self.draft.modify_port(number, hw_addr, config, mask).map_err(|error| match error {
             PortError::BadHwAddr(_) => PortModFailed::BadHwAddr,
             PortError::BadConfig(_) => PortModFailed::BadConfig,
             _ => PortModFailed::BadPort,
         })?;
-        self.tell(&port, PortReason::Modify);
+        if before != Some(port.config) {
+            self.tell(&port, PortReason::Modify);
+        }
         Ok(())
     }
 
