@@ -69,8 +69,17 @@ impl OpenVSwitch {
     /// Has a port receive a frame.
     pub fn receive(&self, port: &str, frame: &[u8]) {
         let hex: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.control(&["netdev-dummy/receive", port, &hex]);
+    }
+
+    /// Has it count all that it has forwarded.
+    pub fn settle(&self) {
+        self.control(&["revalidator/wait"]);
+    }
+
+    fn control(&self, args: &[&str]) {
         let control = self.dir.path().join("switch.ctl");
-        succeed(command(self.dir.path(), "ovs-appctl").arg("-t").arg(control).args(["netdev-dummy/receive", port, &hex]));
+        succeed(command(self.dir.path(), "ovs-appctl").arg("-t").arg(control).args(args));
     }
 
     /// All frames that a port has sent so far.

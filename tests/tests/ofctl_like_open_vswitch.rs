@@ -1,6 +1,7 @@
 //! `ovs-ofctl` prints the same of this switch as of Open vSwitch, but for what `docs/ovs-ofctl.md` explains.
 //!
-//! Each command goes to both, and what it prints is compared line by line. What differs must stand in a ```` ```diff ```` block of that
+//! Each command goes to both, and what it prints is compared line by line; and so are the frames that come out of the ports, the counters
+//! after them, and what a monitor prints meanwhile. What differs must stand in a ```` ```diff ```` block of that
 //! document, under the command, and what stands there must differ: it can neither lie nor grow old.
 
 use std::collections::BTreeMap;
@@ -8,16 +9,43 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
+use etherparse::{IpHeaders, PacketBuilder, PacketBuilderStep};
 use tempfile::TempDir;
 use tests::frontend::{Guest, Options};
 use tests::open_vswitch::OpenVSwitch;
-use tests::process::{PATIENCE, until};
+use tests::process::{PATIENCE, Process, until};
 use tests::switch::Switch;
 
 const EXPLAINED: &str = include_str!("../../docs/ovs-ofctl.md");
 const COMMANDS: &str = include_str!("ofctl/commands.txt");
-const FILES: [(&str, &str); 2] = [("flows.txt", include_str!("ofctl/flows.txt")), ("few.txt", include_str!("ofctl/few.txt"))];
+const FILES: [(&str, &str); 3] = [
+    ("flows.txt", include_str!("ofctl/flows.txt")),
+    ("few.txt", include_str!("ofctl/few.txt")),
+    ("meet.txt", include_str!("ofctl/meet.txt")),
+];
 const PORTS: [&str; 3] = ["vm1", "vm2", "vm3"];
+/// Where `packet-out` says that a frame is from, and what is to be done with it. Each brings one packet-in.
+const PACKET_OUTS: [(&str, &str); 8] = [
+    ("controller", "mod_nw_dst:1.2.3.4,vm1,dec_ttl,vm3,CONTROLLER:65535"),
+    ("vm2", "vm2,IN_PORT,CONTROLLER:65535"),
+    ("vm1", "FLOOD,CONTROLLER:65535"),
+    ("vm1", "ALL,CONTROLLER:65535"),
+    ("controller", "ALL,CONTROLLER:65535"),
+    ("vm1", "TABLE"),
+    ("controller", "TABLE"),
+    ("vm3", "CONTROLLER:20"),
+];
+const COUNTERS: [&str; 7] = [
+    "--sort dump-flows",
+    "--sort dump-flows table=3",
+    "dump-aggregate",
+    "dump-aggregate cookie=0x77/-1",
+    "dump-tables",
+    "dump-ports",
+    "dump-ports vm2",
+];
+/// OFPT_SET_ASYNC that asks for packet-ins, port-status and flow-removed for every reason.
+const SET_ASYNC: &str = "041c002000000009000000070000000000000007000000000000000f00000000";
 const DATAPATH_ID: &str = "00000000000000ab";
 
 /// What differs, by command: lines of Open vSwitch only begin with `-`, our own ones with `+`.
@@ -27,7 +55,7 @@ type Differences = BTreeMap<String, Vec<String>>;
 struct Both {
     open_vswitch: OpenVSwitch,
     switch: Switch,
-    _guests: Vec<Guest>,
+    guests: Vec<Guest>,
     dir: TempDir,
     differences: Differences,
 }
@@ -49,7 +77,7 @@ impl Both {
         for (name, text) in FILES {
             fs::write(dir.path().join(name), text).expect("the directory takes files");
         }
-        Some(Both { open_vswitch, switch, _guests: guests, dir, differences: Differences::new() })
+        Some(Both { open_vswitch, switch, guests, dir, differences: Differences::new() })
     }
 
     /// The sockets of Open vSwitch and of the switch.
@@ -76,6 +104,52 @@ impl Both {
         self.note(command, &theirs, &ours);
     }
 
+    /// Starts `ovs-ofctl monitor` at both, and waits until it is connected.
+    fn monitor(&self) -> [Monitor; 2] {
+        let dir = self.dir.path();
+        let sockets = self.sockets();
+        [0, 1].map(|i| {
+            let (name, target) = (format!("monitor{i}"), format!("unix:{}", sockets[i].display()));
+            let control = dir.join(format!("{name}.ctl"));
+            let args = [
+                "-O",
+                "OpenFlow13",
+                "-vconsole:off",
+                &format!("--unixctl={}", control.display()),
+                "-Pstandard",
+                "monitor",
+                &target,
+                "65534",
+            ];
+            let monitor = Monitor { process: Process::start(dir, &name, "ovs-ofctl", args), control };
+            until(PATIENCE, "the monitor is connected", || monitor.control(&["ofctl/barrier"]).then_some(()));
+            monitor
+        })
+    }
+
+    /// Does something that each monitor sees a message of, and waits until it has: so what is done next comes next.
+    fn seen(&mut self, monitors: &[Monitor; 2], message: &str, act: impl FnOnce(&mut Self)) {
+        let count = || monitors.each_ref().map(|monitor| monitor.said().matches(message).count());
+        let before = count();
+        act(self);
+        until(PATIENCE, "both monitors see it", || (count().iter().zip(before).all(|(now, before)| *now > before)).then_some(()));
+    }
+
+    /// Compares all frames that have come out of each port.
+    fn compare_frames(&mut self) {
+        for (i, port) in PORTS.into_iter().enumerate() {
+            let mut ours = Vec::new();
+            let theirs = until(PATIENCE, "as many frames come out of both", || {
+                ours.extend(self.guests[i].receive(0));
+                let theirs = self.open_vswitch.sent(port);
+                (theirs.len() == ours.len()).then_some(theirs)
+            });
+            let lines = |frames: &[Vec<u8>]| -> String { frames.iter().map(|frame| format!("{frame:02x?}\n")).collect() };
+            assert!(!theirs.is_empty(), "{port} is tested");
+            self.note(&format!("frames out of {port}"), &lines(&theirs), &lines(&ours));
+        }
+    }
+
     /// Notes what differs between two texts.
     fn note(&mut self, command: &str, theirs: &str, ours: &str) {
         let normal = |text: &str| -> Vec<String> { text.lines().map(normalise).collect() };
@@ -85,6 +159,27 @@ impl Both {
         }
         let noted = self.differences.entry(command.to_owned()).or_insert_with(|| differing.clone());
         assert_eq!(*noted, differing, "{command} differs in several ways: give each its own command");
+    }
+}
+
+/// A running `ovs-ofctl monitor`.
+struct Monitor {
+    process: Process,
+    control: PathBuf,
+}
+
+impl Monitor {
+    /// What it has printed so far, without the switch's asking whether it is there.
+    fn said(&self) -> String {
+        let text = self.process.stdout() + &self.process.stderr();
+        text.split_inclusive('\n').filter(|line| !line.starts_with("OFPT_ECHO_REQUEST")).collect()
+    }
+
+    /// Gives it a command. `ofctl/barrier` returns once it has printed all that the switch sent before. False: it failed, maybe because
+    /// the monitor is not connected yet.
+    fn control(&self, args: &[&str]) -> bool {
+        let asked = Command::new("ovs-appctl").arg("-t").arg(&self.control).args(args).output();
+        asked.expect("ovs-appctl starts").status.success()
     }
 }
 
@@ -164,6 +259,8 @@ fn ofctl_prints_what_it_prints_of_open_vswitch() {
         both.compare(command);
     }
 
+    meet_frames(&mut both);
+
     let (mut found, mut explained) = (both.differences, explained());
     found.retain(|command, lines| explained.get(command) != Some(lines) || explained.remove(command).is_none());
     assert!(
@@ -172,4 +269,56 @@ fn ofctl_prints_what_it_prints_of_open_vswitch() {
         show(&found),
         show(&explained)
     );
+}
+
+/// Frames from the ports and from `packet-out`: where they come out, what a monitor sees, and what is counted.
+fn meet_frames(both: &mut Both) {
+    both.compare("del-flows");
+    both.compare("add-flows @meet.txt");
+    let monitors = both.monitor();
+    // Nobody is told of an invalid TTL who does not ask.
+    assert!(monitors.iter().all(|monitor| monitor.control(&["ofctl/send", SET_ASYNC])), "the monitors are there");
+
+    let (udp, tcp) = (udp(64), tcp());
+    let tagged = [&udp[..12], &[0x81, 0, 0x60, 9], &udp[12..]].concat();
+    let long = [&udp[..12], &[0x12, 0x34], &[0x5a; 1000]].concat();
+    for (port, frame) in [(0, &udp), (0, &self::udp(1)), (0, &tcp), (0, &long), (1, &tcp), (2, &tagged), (2, &udp)] {
+        both.seen(&monitors, "OFPT_PACKET_IN", |both| {
+            both.open_vswitch.receive(PORTS[port], frame);
+            assert_eq!(both.guests[port].send(0, [&frame[..]]), 1);
+        });
+    }
+    let packet: String = udp.iter().map(|byte| format!("{byte:02x}")).collect();
+    for (in_port, actions) in PACKET_OUTS {
+        let command = format!("packet-out in_port={in_port},packet={packet},actions={actions}");
+        both.seen(&monitors, "OFPT_PACKET_IN", |both| both.compare(&command));
+    }
+    both.compare_frames();
+    both.open_vswitch.settle();
+    for command in COUNTERS {
+        both.compare(command);
+    }
+
+    both.compare("mod-port vm3 no-flood");
+    both.seen(&monitors, "OFPT_PORT_STATUS", |both| both.compare("mod-port vm3 no-packet-in"));
+    both.seen(&monitors, "OFPT_FLOW_REMOVED", |both| both.compare("del-flows cookie=0x77/-1"));
+    both.seen(&monitors, "OFPT_FLOW_REMOVED", |both| both.compare("add-flow table=9,cookie=5,hard_timeout=1,send_flow_rem,actions=drop"));
+    assert!(monitors.iter().all(|monitor| monitor.control(&["ofctl/barrier"])), "the monitors are there");
+    both.note("monitor", &monitors[0].said(), &monitors[1].said());
+}
+
+fn ip(ttl: u8) -> PacketBuilderStep<IpHeaders> {
+    PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]).ipv4([10, 0, 0, 1], [10, 0, 0, 2], ttl)
+}
+
+fn udp(ttl: u8) -> Vec<u8> {
+    let mut frame = Vec::new();
+    ip(ttl).udp(1000, 53).write(&mut frame, &[0x5a; 40]).expect("a vector takes all");
+    frame
+}
+
+fn tcp() -> Vec<u8> {
+    let mut frame = Vec::new();
+    ip(64).tcp(1000, 80, 1, 100).syn().write(&mut frame, &[0x5a; 40]).expect("a vector takes all");
+    frame
 }
