@@ -296,7 +296,10 @@ fn asynchronous_messages_go_to_those_who_want_them() {
         mask: PortConfig::NO_PACKET_IN,
         advertise: 0,
     };
-    listener.ask(&mut bench, &Message::PortMod(quiet));
+    let told = listener.ask(&mut bench, &Message::PortMod(quiet));
+    assert!(matches!(told[..], [Message::PortStatus(_)]), "{told:?}");
+    let told = listener.ask(&mut bench, &Message::PortMod(quiet));
+    assert!(told.is_empty(), "it was quiet already: {told:?}");
     bench.agent.packet_in(PortNo(1), &to_controller(1), vec![0; 60], 60);
     bench.turn();
     assert_eq!(listener.received().len(), 0);
