@@ -56,7 +56,7 @@ pub enum Action {
 /// How a frame is given to the controllers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ToController {
-    /// The most bytes of the frame that they get; [`crate::tables::instruction::CONTROLLER_WHOLE`] for all.
+    /// The bytes that they want of a frame that is buffered; one that is not, they get whole.
     pub max_len: u16,
     /// Why: one of the `OFPR_` constants below, or what an action of the rule says.
     pub reason: u8,

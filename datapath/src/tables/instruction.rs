@@ -8,11 +8,12 @@ use crate::port::PortNo;
 /// One action of a rule, in OpenFlow's sense.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OfAction {
-    /// Send to a port, ordinary or reserved. `max_len` is for [`PortNo::CONTROLLER`]: the most bytes of the frame that the controller gets.
+    /// Send to a port, ordinary or reserved. `max_len` is for [`PortNo::CONTROLLER`]: the bytes that a controller wants of a frame that is
+    /// buffered.
     Output {
         /// Where to.
         port: PortNo,
-        /// Bytes for the controller; [`CONTROLLER_WHOLE`] for the whole frame.
+        /// Bytes for the controller; [`CONTROLLER_WHOLE`] not to buffer.
         max_len: u16,
     },
     /// Write a field, or part of it: the bits of `mask`.
@@ -55,7 +56,7 @@ pub enum OfAction {
     },
     /// Give to the controllers with more said than [`OfAction::Output`] can (NXAST_CONTROLLER).
     Controller {
-        /// Bytes for the controller; [`CONTROLLER_WHOLE`] for the whole frame.
+        /// As in [`OfAction::Output`].
         max_len: u16,
         /// Which controllers; zero for all without an id of their own.
         controller_id: u16,

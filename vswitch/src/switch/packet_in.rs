@@ -25,9 +25,10 @@ pub struct PacketIn {
     pub in_port: PortNo,
     /// Why, from which rule, with what state.
     pub to: ToController,
-    /// The frame, or its first `to.max_len` bytes.
+    /// The whole frame, whatever `to.max_len` says: that is how much of a buffered frame a controller wants, and nothing is buffered here.
+    /// A controller sends these bytes on.
     pub data: Vec<u8>,
-    /// The whole frame's length.
+    /// Its length.
     pub total_len: usize,
     /// Held until the frame is gone.
     _place: Place,
@@ -129,7 +130,7 @@ impl Controllers for PacketInSender {
         let packet_in = PacketIn {
             in_port: frame.in_port,
             to: to.clone(),
-            data: batch.to_vec(slot, usize::from(to.max_len)),
+            data: batch.to_vec(slot, usize::MAX),
             total_len: frame.len(),
             _place: Place(under_way.clone()),
         };
@@ -165,7 +166,7 @@ mod tests {
 
         let first = packet_ins.take(10);
         assert_eq!(first.len(), 10);
-        assert_eq!((first[0].data.as_slice(), first[0].total_len), (&[1; 20][..], 60));
+        assert_eq!((first[0].data.as_slice(), first[0].total_len), (&[1; 60][..], 60));
         drop(first);
         assert_eq!(sender.give(&batch, flooder, &to), Ok(()));
         let rest = packet_ins.take(1000);
