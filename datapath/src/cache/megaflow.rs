@@ -105,7 +105,7 @@ impl Subtable {
 
 /// What a hit needs.
 #[repr(align(64))]
-pub struct Megaflow {
+pub(crate) struct Megaflow {
     key: [u64; INLINE_WORDS],
     subtable: u16,
     /// Whether the translation used learned addresses, and so can go stale within an epoch.
@@ -143,7 +143,7 @@ impl Megaflow {
 }
 
 /// Where a megaflow comes from, and what it owes.
-pub struct Origin {
+pub(crate) struct Origin {
     /// The key, outside the mask zero.
     pub key: FlowKey,
     /// The port whose frame brought it in.
@@ -158,17 +158,8 @@ pub struct Origin {
     pub bytes: u64,
 }
 
-/// Why a megaflow was not installed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
-    /// The cache, or the ingress port's share of it, has no room.
-    Entries,
-    /// The ingress port brought in as many masks as it may.
-    Masks,
-}
-
 /// See the module.
-pub struct Megaflows {
+pub(crate) struct Megaflows {
     flows: Vec<Megaflow>,
     origins: Vec<Origin>,
     free: Vec<u32>,
@@ -203,11 +194,6 @@ impl Megaflows {
     /// The number of megaflows.
     pub fn len(&self) -> usize {
         self.flows.len() - self.free.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// The number of masks.
@@ -260,17 +246,13 @@ impl Megaflows {
         Some(FlowId(place))
     }
 
-    /// Whether a frame of `in_port` may install a megaflow under `mask`.
-    pub(super) fn room(&self, in_port: PortNo, mask: &KeyMask) -> Result<(), Full> {
+    /// Whether a frame of `in_port` may install a megaflow under `mask`: there is room in the cache and in the port's share of entries and masks.
+    pub(super) fn has_room(&self, in_port: PortNo, mask: &KeyMask) -> bool {
         let (entries, masks) = self.per_port.get(&in_port).map_or((0, 0), |share| (share.entries, share.masks));
-        if self.len() >= self.limits.megaflows || entries >= self.limits.megaflows_per_port {
-            return Err(Full::Entries);
-        }
-        let known = self.ranking.iter().any(|number| self.subtables[usize::from(*number)].mask.bits() == mask);
-        if !known && (masks >= self.limits.masks_per_port || self.ranking.len() >= usize::from(NOWHERE)) {
-            return Err(Full::Masks);
-        }
-        Ok(())
+        let known = || self.ranking.iter().any(|number| self.subtables[usize::from(*number)].mask.bits() == mask);
+        self.len() < self.limits.megaflows
+            && entries < self.limits.megaflows_per_port
+            && (masks < self.limits.masks_per_port && self.ranking.len() < usize::from(NOWHERE) || known())
     }
 
     /// The hash of the megaflow that `key` would be in under `mask`.
@@ -278,7 +260,7 @@ impl Megaflows {
         key.0.iter().zip(&mask.0).fold(self.seed, |hash, (word, bits)| mix(mix(hash, word & bits), *bits))
     }
 
-    /// Installs a megaflow: [`Megaflows::room`] was asked, and there is none that contains the key.
+    /// Installs a megaflow: [`Megaflows::has_room`] was asked, and there is none that contains the key.
     pub(super) fn insert(&mut self, in_port: PortNo, key: &FlowKey, translation: Translation, epoch: u64, now: Nanos) -> FlowId {
         let number = self.subtable_of(&translation.mask, in_port);
         self.per_port.entry(in_port).or_default().entries += 1;

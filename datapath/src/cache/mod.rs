@@ -12,7 +12,7 @@ mod microflow;
 use std::fmt;
 
 use admission::Admission;
-pub use megaflow::{Full, Megaflow, Megaflows, Origin};
+use megaflow::{Megaflow, Megaflows};
 use microflow::Microflows;
 
 use crate::Nanos;
@@ -169,7 +169,7 @@ impl FlowCache {
             self.remove(stale, tables);
         }
         let seen = !self.limits.admission || self.admission.admit(self.megaflows.hash(key, &mask));
-        if !seen || self.megaflows.room(in_port, &mask).is_err() {
+        if !seen || !self.megaflows.has_room(in_port, &mask) {
             return Found::Once(translation);
         }
         let id = self.megaflows.insert(in_port, key, translation, tables.epoch(), now);

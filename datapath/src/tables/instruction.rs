@@ -63,9 +63,9 @@ pub enum OfAction {
         /// The packet-in's reason, as in OpenFlow 1.3.5, 7.4.1.
         reason: u8,
     },
-    /// Set the queue for outputs that follow. Carried, and without effect until there are queues.
+    /// Set the queue for outputs that follow. Refused in rules until there are queues.
     SetQueue(u32),
-    /// Process through a group. Carried out once there are groups.
+    /// Process through a group. Refused in rules until there are groups.
     Group(u32),
 }
 
