@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::Nanos;
 use crate::action::{Controllers, Outcome, OutputSets, execute};
-use crate::cache::{CacheLimits, CachedFlow, FlowCache, FlowId, Found};
+use crate::cache::{CacheLimits, CachedFlow, FlowCache, FlowId, Found, Seen};
 use crate::drops::DropReason;
 use crate::frame::{BATCH, Batch, Offload};
 use crate::key::{self, FlowKey};
@@ -306,17 +306,17 @@ impl Engine {
                 Found::Megaflow(id)
             }
             None => match self.cache.search(key, hash, tables) {
-                Some(id) => {
+                Ok(id) => {
                     self.stats.megaflow_hits += 1;
                     Found::Megaflow(id)
                 }
-                None => {
+                Err(stale) => {
                     self.stats.upcalls += 1;
-                    self.cache.upcall(in_port, key, hash, tables, now)
+                    self.cache.upcall(in_port, &Seen { key, hash, bytes }, stale, tables, now)
                 }
             },
         };
-        match found {
+        let verdict = match found {
             Found::Megaflow(id) => {
                 self.until_audit -= 1;
                 if self.until_audit == 0 {
@@ -324,14 +324,11 @@ impl Engine {
                     self.stats.audits += 1;
                     self.stats.audit_mismatches += u64::from(!self.cache.audit(id, key, tables, now));
                 }
-                let flow = self.cache.hit(id, bytes, now);
-                execute(&flow.actions, flow.reason, slot as u16, batch, &mut self.outputs, &mut *self.controllers)
+                self.cache.hit(id, bytes, now)
             }
-            Found::Once(translation) => {
-                translation.effects.credit(tables, 1, bytes as u64, now);
-                execute(&translation.actions, translation.reason, slot as u16, batch, &mut self.outputs, &mut *self.controllers)
-            }
-        }
+            Found::Once(id) => self.cache.verdict(id),
+        };
+        execute(&verdict.actions, verdict.reason, slot as u16, batch, &mut self.outputs, &mut *self.controllers)
     }
 
     /// Gives every output its frames.

@@ -24,7 +24,7 @@ use crate::key::{Field, STATE_WORDS};
 use crate::port::PortNo;
 
 /// One step of what is done to a frame.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Send the frame, as it is now, to an ordinary port or [`PortNo::LOCAL`].
     Output(PortNo),
@@ -54,7 +54,7 @@ pub enum Action {
 }
 
 /// How a frame is given to the controllers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ToController {
     /// The bytes that they want of a frame that is buffered; one that is not, they get whole.
     pub max_len: u16,

@@ -4,20 +4,18 @@
 //! *subtable*, a hash table of masked keys. The megaflows that are current are disjoint, so the first match wins and the subtables can be
 //! searched in any order: the most used first.
 //!
-//! What a hit touches lies together in a [`Megaflow`]'s two cache lines: the first has the masked key, the second the actions and counters.
-//! What only translation, settling and people need is in [`Origin`], beside it.
+//! A [`Megaflow`] is two cache lines: the first has the masked key, the second the counters and the number of its [verdict](super::verdict). The room
+//! for all of them is reserved at the start, and used from its front, so that the cache never stops to move what it has.
 
 use std::collections::HashMap;
 
+use super::verdict::VerdictId;
 use super::{CacheLimits, FlowId};
 use crate::Nanos;
-use crate::action::Action;
 use crate::classifier::mask::{Mask, mix, set_bits};
-use crate::drops::DropReason;
 use crate::key::{FlowKey, KEY_WORDS, KeyMask};
 use crate::memory::prefetch;
 use crate::port::PortNo;
-use crate::translate::{Effects, Translation};
 
 /// Masked words that are kept beside the counters; an IPv4 key has no more.
 const INLINE_WORDS: usize = 6;
@@ -103,65 +101,57 @@ impl Subtable {
     }
 }
 
-/// What a hit needs.
+/// See the module.
 #[repr(align(64))]
 pub(crate) struct Megaflow {
+    /// The first masked words.
     key: [u64; INLINE_WORDS],
     subtable: u16,
-    /// Whether the translation used learned addresses, and so can go stale within an epoch.
+    /// Whether the verdict relies on learned addresses, and so can go stale within an epoch.
     pub(super) learned: bool,
     hash: u32,
     // The second line starts here.
-    /// The epoch of the tables that the actions come from.
+    /// The epoch of the tables that the verdict comes from.
     pub(super) epoch: u64,
-    /// What to do.
-    pub(crate) actions: Box<[Action]>,
-    /// The outcome of a frame for which `actions` do nothing.
-    pub(crate) reason: DropReason,
-    /// Frames since the counters were last settled.
+    /// What becomes of the frames.
+    pub(super) verdict: VerdictId,
+    /// The port whose frame brought it in.
+    in_port: PortNo,
+    /// Frames so far.
     pub(super) frames: u64,
     /// Their bytes.
     pub(super) bytes: u64,
     /// When the last of them came.
     pub(super) used: Nanos,
+    /// When it was installed.
+    pub(super) created: Nanos,
+    /// The masked words that `key` has no room for.
+    rest: Box<[u64]>,
 }
+
+const _: () = assert!(size_of::<Megaflow>() == 128);
 
 impl Megaflow {
-    /// Whether a translation says the same.
-    pub(super) fn says(&self, translation: &Translation) -> bool {
-        self.actions == translation.actions && self.reason == translation.reason
-    }
-
-    /// Takes over what a newer translation under the same mask says. The counters were settled.
-    pub(super) fn renew(&mut self, origin: &mut Origin, translation: Translation, epoch: u64) {
-        self.learned = translation.effects.relies_on_learning();
-        self.epoch = epoch;
-        self.actions = translation.actions;
-        self.reason = translation.reason;
-        origin.effects = translation.effects;
+    /// Says something newer, under the same mask.
+    pub(super) fn renew(&mut self, current: Current) {
+        Current { verdict: self.verdict, learned: self.learned, epoch: self.epoch } = current;
     }
 }
 
-/// Where a megaflow comes from, and what it owes.
-pub(crate) struct Origin {
-    /// The key, outside the mask zero.
-    pub key: FlowKey,
-    /// The port whose frame brought it in.
-    in_port: PortNo,
-    /// What each frame is to be credited to, and what the translation relied on.
-    pub(super) effects: Effects,
-    /// When it was installed.
-    pub created: Nanos,
-    /// Frames that were settled.
-    pub frames: u64,
-    /// Their bytes.
-    pub bytes: u64,
+/// What a megaflow says, and as of when.
+#[derive(Clone, Copy)]
+pub(super) struct Current {
+    /// What becomes of the frames. It is held.
+    pub verdict: VerdictId,
+    /// Whether that relies on learned addresses.
+    pub learned: bool,
+    /// The epoch of the tables it comes from.
+    pub epoch: u64,
 }
 
 /// See the module.
 pub(crate) struct Megaflows {
     flows: Vec<Megaflow>,
-    origins: Vec<Origin>,
     free: Vec<u32>,
     subtables: Vec<Subtable>,
     /// The subtables in use, most used first.
@@ -180,8 +170,7 @@ struct PortShare {
 impl Megaflows {
     pub(super) fn new(limits: CacheLimits, seed: u64) -> Self {
         Self {
-            flows: Vec::new(),
-            origins: Vec::new(),
+            flows: Vec::with_capacity(limits.megaflows),
             free: Vec::new(),
             subtables: Vec::new(),
             ranking: Vec::new(),
@@ -215,22 +204,18 @@ impl Megaflows {
     pub(super) fn contains(&self, id: FlowId, key: &FlowKey) -> bool {
         let Some(flow) = self.flows.get(id.0 as usize) else { return false };
         let Some(subtable) = self.subtables.get(usize::from(flow.subtable)) else { return false };
-        self.agrees(id.0, flow, &subtable.mask, key)
+        Self::agrees(flow, &subtable.mask, key)
     }
 
     #[inline]
-    fn agrees(&self, place: u32, flow: &Megaflow, mask: &Mask<KEY_WORDS>, key: &FlowKey) -> bool {
+    fn agrees(flow: &Megaflow, mask: &Mask<KEY_WORDS>, key: &FlowKey) -> bool {
         let bits = mask.bits();
         let mut words = set_bits(mask.occupied());
         let differing = flow.key[..mask.packed_len().min(INLINE_WORDS)]
             .iter()
             .zip(&mut words)
             .fold(0, |differing, (value, i)| differing | (key.0[i] & bits.0[i]) ^ value);
-        differing == 0
-            && (mask.packed_len() <= INLINE_WORDS || {
-                let whole = &self.origins[place as usize].key;
-                words.all(|i| key.0[i] & bits.0[i] == whole.0[i])
-            })
+        differing == 0 && flow.rest.iter().zip(words).all(|(value, i)| key.0[i] & bits.0[i] == *value)
     }
 
     /// The megaflow that `key` is in.
@@ -238,7 +223,7 @@ impl Megaflows {
         let found = self.ranking.iter().find_map(|number| {
             let subtable = &self.subtables[usize::from(*number)];
             let hash = subtable.hash(key, self.seed);
-            let place = subtable.probe(hash).find(|place| self.agrees(*place, &self.flows[*place as usize], &subtable.mask, key))?;
+            let place = subtable.probe(hash).find(|place| Self::agrees(&self.flows[*place as usize], &subtable.mask, key))?;
             Some((*number, place))
         });
         let (number, place) = found?;
@@ -261,39 +246,37 @@ impl Megaflows {
     }
 
     /// Installs a megaflow: [`Megaflows::has_room`] was asked, and there is none that contains the key.
-    pub(super) fn insert(&mut self, in_port: PortNo, key: &FlowKey, translation: Translation, epoch: u64, now: Nanos) -> FlowId {
-        let number = self.subtable_of(&translation.mask, in_port);
+    pub(super) fn insert(&mut self, in_port: PortNo, key: &FlowKey, mask: &KeyMask, current: Current, now: Nanos) -> FlowId {
+        let number = self.subtable_of(mask, in_port);
         self.per_port.entry(in_port).or_default().entries += 1;
         let subtable = &mut self.subtables[usize::from(number)];
         let hash = subtable.hash(key, self.seed);
+        let mut words = set_bits(subtable.mask.occupied()).map(|i| key.0[i] & mask.0[i]);
         let mut inline = [0; INLINE_WORDS];
-        for (value, word) in inline.iter_mut().zip(subtable.mask.pack(key)) {
+        for (value, word) in inline.iter_mut().zip(&mut words) {
             *value = word;
         }
-        let learned = translation.effects.relies_on_learning();
         let flow = Megaflow {
             key: inline,
+            rest: words.collect(),
             subtable: number,
-            learned,
+            learned: current.learned,
             hash,
-            epoch,
-            actions: translation.actions,
-            reason: translation.reason,
+            epoch: current.epoch,
+            verdict: current.verdict,
+            in_port,
             frames: 0,
             bytes: 0,
             used: now,
+            created: now,
         };
-        let origin =
-            Origin { key: key.masked(&translation.mask), in_port, effects: translation.effects, created: now, frames: 0, bytes: 0 };
         let place = match self.free.pop() {
             Some(place) => {
                 self.flows[place as usize] = flow;
-                self.origins[place as usize] = origin;
                 place
             }
             None => {
                 self.flows.push(flow);
-                self.origins.push(origin);
                 (self.flows.len() - 1) as u32
             }
         };
@@ -316,15 +299,12 @@ impl Megaflows {
         number as u16
     }
 
-    /// Removes a megaflow whose counters were settled.
+    /// Removes a megaflow, whose verdict is to be released.
     pub(super) fn remove(&mut self, id: FlowId) {
         let flow = &mut self.flows[id.0 as usize];
         let number = std::mem::replace(&mut flow.subtable, NOWHERE);
-        flow.actions = Box::default();
-        let hash = flow.hash;
-        let origin = &mut self.origins[id.0 as usize];
-        origin.effects = Effects::default();
-        let in_port = origin.in_port;
+        flow.rest = Box::default();
+        let (hash, in_port) = (flow.hash, flow.in_port);
         let subtable = &mut self.subtables[usize::from(number)];
         subtable.remove(hash, id.0);
         let (cause, empty) = (subtable.cause, subtable.len == 0);
@@ -378,14 +358,15 @@ impl Megaflows {
         &mut self.flows[id.0 as usize]
     }
 
-    /// Where a megaflow comes from.
-    pub(super) fn origin(&self, id: FlowId) -> &Origin {
-        &self.origins[id.0 as usize]
-    }
-
-    /// Both parts, to be changed.
-    pub(super) fn parts_mut(&mut self, id: FlowId) -> (&mut Megaflow, &mut Origin) {
-        (&mut self.flows[id.0 as usize], &mut self.origins[id.0 as usize])
+    /// The key of a megaflow, outside the mask zero.
+    pub(super) fn key(&self, id: FlowId) -> FlowKey {
+        let flow = self.flow(id);
+        let mask = &self.subtables[usize::from(flow.subtable)].mask;
+        let mut key = FlowKey::ZERO;
+        for (i, word) in set_bits(mask.occupied()).zip(flow.key.iter().chain(&flow.rest)) {
+            key.0[i] = *word;
+        }
+        key
     }
 
     /// The mask of a megaflow.

@@ -3,24 +3,26 @@
 //! The caches are invisible: whatever they hold, the actions carried out are those that a translation on the current tables gives. Three things
 //! make that so. A candidate counts only if the whole of the megaflow's mask agrees. A megaflow carries the epoch of the tables it
 //! was translated under, and the state of the learned addresses it relied on; when either has moved on, it is translated again before it
-//! is used. And the counters of a megaflow are *settled* - credited to the rules it came from - before those can change.
+//! is used. And the frames that were counted are *settled* - credited to the rules they were forwarded by - before those can change.
 
 mod admission;
 mod megaflow;
 mod microflow;
+mod verdict;
 
 use std::fmt;
 
 use admission::Admission;
-use megaflow::{Megaflow, Megaflows};
+use megaflow::{Current, Megaflows};
 use microflow::Microflows;
+use verdict::{Verdict, VerdictId, Verdicts};
 
 use crate::Nanos;
 use crate::action::Action;
 use crate::key::{FlowKey, KeyMask};
 use crate::port::PortNo;
 use crate::tables::Tables;
-use crate::translate::{Scratch, Translation, translate};
+use crate::translate::{Scratch, translate_into};
 
 /// The number of a megaflow of one worker. Numbers are used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,13 +77,24 @@ pub struct CachedFlow {
     pub used: Nanos,
 }
 
+/// A frame, as a cache sees it.
+#[derive(Clone, Copy)]
+pub(crate) struct Seen<'a> {
+    /// Its key.
+    pub key: &'a FlowKey,
+    /// The key's hash.
+    pub hash: u64,
+    /// How long it is.
+    pub bytes: usize,
+}
+
 /// What an upcall comes to.
-#[expect(clippy::large_enum_variant, reason = "it lives on the stack for one call; a box would be an allocation per frame")]
+#[derive(Clone, Copy)]
 pub(crate) enum Found {
     /// This megaflow holds the key now, and is current.
     Megaflow(FlowId),
-    /// Nothing was cached: carry this out once.
-    Once(Translation),
+    /// Nothing was cached: carry this out once. The frame is counted.
+    Once(VerdictId),
 }
 
 /// See the module.
@@ -89,9 +102,8 @@ pub(crate) struct FlowCache {
     microflows: Microflows,
     megaflows: Megaflows,
     admission: Admission,
+    verdicts: Verdicts,
     limits: CacheLimits,
-    /// Megaflows with unsettled counters.
-    dirty: Vec<FlowId>,
     /// Where the background revalidation goes on.
     cursor: usize,
     scratch: Scratch,
@@ -109,8 +121,8 @@ impl FlowCache {
             microflows: Microflows::new(limits.microflows),
             megaflows: Megaflows::new(limits, seed),
             admission: Admission::new(1 << 14),
+            verdicts: Verdicts::new(seed),
             limits,
-            dirty: Vec::new(),
             cursor: 0,
             scratch: Scratch::default(),
         }
@@ -142,79 +154,82 @@ impl FlowCache {
     #[inline]
     fn current(&self, id: FlowId, tables: &Tables) -> bool {
         let flow = self.megaflows.flow(id);
-        flow.epoch == tables.epoch() && (!flow.learned || self.megaflows.origin(id).effects.is_current(tables))
+        flow.epoch == tables.epoch() && (!flow.learned || self.verdicts.get(flow.verdict).effects.is_current(tables))
     }
 
-    /// The current megaflow of a key for which there is no confirmed candidate; `None` if the key needs a translation.
-    pub fn search(&mut self, key: &FlowKey, hash: u64, tables: &Tables) -> Option<FlowId> {
-        let id = self.megaflows.lookup(key)?;
+    /// The current megaflow of a key for which there is no confirmed candidate. The error, for [`FlowCache::upcall`], is a stale one if there is one.
+    pub fn search(&mut self, key: &FlowKey, hash: u64, tables: &Tables) -> Result<FlowId, Option<FlowId>> {
+        let id = self.megaflows.lookup(key).ok_or(None)?;
         if !self.current(id, tables) {
-            return None;
+            return Err(Some(id));
         }
         self.microflows.insert(hash, id);
-        Some(id)
+        Ok(id)
     }
 
-    /// Translates a key that [`FlowCache::search`] did not find, and caches the result if it is admitted and there is room.
-    pub fn upcall(&mut self, in_port: PortNo, key: &FlowKey, hash: u64, tables: &Tables, now: Nanos) -> Found {
-        let translation = translate(tables, key, now, &mut self.scratch, true);
-        let mask = translation.mask;
+    /// Translates a key that [`FlowCache::search`] did not find, and caches the result if it is admitted and there is room. If not, counts the
+    /// frame and its `bytes`.
+    pub fn upcall(&mut self, in_port: PortNo, seen: &Seen<'_>, mut stale: Option<FlowId>, tables: &Tables, now: Nanos) -> Found {
+        let Seen { key, hash, bytes } = *seen;
+        translate_into(tables, key, now, &mut self.scratch, true);
+        let mask = self.scratch.mask;
+        let current = self.hold(tables);
         // A stale megaflow that contains the key says now what it will say from now on, or goes.
-        while let Some(stale) = self.megaflows.lookup(key) {
-            if *self.megaflows.mask(stale) == mask {
-                self.replace(stale, translation, tables, now);
-                self.microflows.insert(hash, stale);
-                return Found::Megaflow(stale);
+        while let Some(id) = stale {
+            if *self.megaflows.mask(id) == mask {
+                self.replace(id, current);
+                self.microflows.insert(hash, id);
+                return Found::Megaflow(id);
             }
-            self.remove(stale, tables);
+            self.remove(id);
+            stale = self.megaflows.lookup(key);
         }
-        let seen = !self.limits.admission || self.admission.admit(self.megaflows.hash(key, &mask));
-        if !seen || !self.megaflows.has_room(in_port, &mask) {
-            return Found::Once(translation);
+        let admitted = !self.limits.admission || self.admission.admit(self.megaflows.hash(key, &mask));
+        if !admitted || !self.megaflows.has_room(in_port, &mask) {
+            self.verdicts.count(current.verdict, bytes, now);
+            self.verdicts.release(current.verdict);
+            return Found::Once(current.verdict);
         }
-        let id = self.megaflows.insert(in_port, key, translation, tables.epoch(), now);
+        let id = self.megaflows.insert(in_port, key, &mask, current, now);
         self.microflows.insert(hash, id);
         Found::Megaflow(id)
     }
 
-    /// Counts a frame of a megaflow and gives its actions.
+    /// What was translated last, held for a megaflow.
+    fn hold(&mut self, tables: &Tables) -> Current {
+        let verdict = self.verdicts.of(&self.scratch, tables);
+        self.verdicts.hold(verdict);
+        Current { verdict, learned: self.scratch.effects.relies_on_learning(), epoch: tables.epoch() }
+    }
+
+    /// What is done to a frame that was counted.
+    pub fn verdict(&self, id: VerdictId) -> &Verdict {
+        self.verdicts.get(id)
+    }
+
+    /// Counts a frame of a megaflow and says what is done to it.
     #[inline]
-    pub fn hit(&mut self, id: FlowId, bytes: usize, now: Nanos) -> &Megaflow {
+    pub fn hit(&mut self, id: FlowId, bytes: usize, now: Nanos) -> &Verdict {
         let flow = self.megaflows.flow_mut(id);
-        if flow.frames == 0 {
-            self.dirty.push(id);
-        }
         flow.frames += 1;
         flow.bytes += bytes as u64;
         flow.used = now;
-        flow
+        self.verdicts.count(flow.verdict, bytes, now)
     }
 
-    /// Credits every megaflow's frames to the rules they were forwarded by.
+    /// Credits every frame to the rules it was forwarded by.
     pub fn settle(&mut self, tables: &Tables) {
-        while let Some(id) = self.dirty.pop() {
-            self.settle_one(id, tables);
-        }
+        self.verdicts.settle(tables);
     }
 
-    fn settle_one(&mut self, id: FlowId, tables: &Tables) {
-        let (flow, origin) = self.megaflows.parts_mut(id);
-        if flow.frames > 0 {
-            origin.effects.credit(tables, flow.frames, flow.bytes, flow.used);
-            origin.frames += std::mem::take(&mut flow.frames);
-            origin.bytes += std::mem::take(&mut flow.bytes);
-        }
+    fn replace(&mut self, id: FlowId, current: Current) {
+        let flow = self.megaflows.flow_mut(id);
+        self.verdicts.release(flow.verdict);
+        flow.renew(current);
     }
 
-    fn replace(&mut self, id: FlowId, translation: Translation, tables: &Tables, now: Nanos) {
-        self.settle_one(id, tables);
-        let (flow, origin) = self.megaflows.parts_mut(id);
-        flow.renew(origin, translation, tables.epoch());
-        flow.used = now;
-    }
-
-    fn remove(&mut self, id: FlowId, tables: &Tables) {
-        self.settle_one(id, tables);
+    fn remove(&mut self, id: FlowId) {
+        self.verdicts.release(self.megaflows.flow(id).verdict);
         self.megaflows.remove(id);
     }
 
@@ -229,16 +244,15 @@ impl FlowCache {
             self.cursor += 1;
             let Some(id) = self.megaflows.at(place) else { continue };
             if self.megaflows.flow(id).used + self.limits.idle < now {
-                self.remove(id, tables);
+                self.remove(id);
             } else if !self.current(id, tables) {
                 // Zeros stand for the bits that did not count. If they count now, the mask differs and the megaflow goes.
-                let key = self.megaflows.origin(id).key;
-                let translation = translate(tables, &key, now, &mut self.scratch, false);
-                if translation.mask == *self.megaflows.mask(id) && translation.effects.is_current(tables) {
-                    let used = self.megaflows.flow(id).used;
-                    self.replace(id, translation, tables, used);
+                translate_into(tables, &self.megaflows.key(id), now, &mut self.scratch, false);
+                if self.scratch.mask == *self.megaflows.mask(id) && self.scratch.effects.is_current(tables) {
+                    let current = self.hold(tables);
+                    self.replace(id, current);
                 } else {
-                    self.remove(id, tables);
+                    self.remove(id);
                 }
             }
         }
@@ -246,9 +260,9 @@ impl FlowCache {
 
     /// Whether a megaflow says what a translation says now. For audits: it changes nothing.
     pub fn audit(&mut self, id: FlowId, key: &FlowKey, tables: &Tables, now: Nanos) -> bool {
-        let translation = translate(tables, key, now, &mut self.scratch, false);
+        translate_into(tables, key, now, &mut self.scratch, false);
         // What was learned since the megaflow was confirmed is no mismatch.
-        !self.current(id, tables) || self.megaflows.flow(id).says(&translation)
+        !self.current(id, tables) || self.verdicts.get(self.megaflows.flow(id).verdict).acts_as(&self.scratch)
     }
 
     /// All megaflows, for people.
@@ -256,14 +270,14 @@ impl FlowCache {
         (0..self.megaflows.places())
             .filter_map(|place| self.megaflows.at(place))
             .map(|id| {
-                let (flow, origin) = (self.megaflows.flow(id), self.megaflows.origin(id));
+                let flow = self.megaflows.flow(id);
                 CachedFlow {
-                    key: origin.key,
+                    key: self.megaflows.key(id),
                     mask: *self.megaflows.mask(id),
-                    actions: flow.actions.clone(),
-                    frames: origin.frames + flow.frames,
-                    bytes: origin.bytes + flow.bytes,
-                    created: origin.created,
+                    actions: self.verdicts.get(flow.verdict).actions.clone(),
+                    frames: flow.frames,
+                    bytes: flow.bytes,
+                    created: flow.created,
                     used: flow.used,
                 }
             })

@@ -152,6 +152,8 @@ pub struct FieldInfo {
     pub aliases: &'static [&'static str],
     /// Its width in bits.
     pub bits: u8,
+    /// Its largest value: a one in each bit that a value may have.
+    pub ones: u128,
     /// The word that its most significant bit lies in. Fields wider than a word are two whole words.
     pub word: u8,
     /// How far it lies from the least significant end of the word.
@@ -195,6 +197,7 @@ macro_rules! fields {
             name: $name,
             aliases: &$aliases,
             bits: $bits,
+            ones: if matches!(Field::$field, Field::NwTos) { 0xfc } else { u128::MAX >> (128 - $bits) },
             word: $word,
             shift: $shift,
             oxm: &[$(OxmId { class: $class, number: $number }),*],
@@ -313,10 +316,7 @@ impl Field {
 
     /// The largest value: a one in each bit that a value may have.
     pub const fn ones(self) -> u128 {
-        match self {
-            Self::NwTos => 0xfc,
-            _ => u128::MAX >> (128 - self.bits()),
-        }
+        self.info().ones
     }
 
     /// Whether it is part of the pipeline's state, not of the key.
@@ -331,7 +331,7 @@ impl Field {
         if info.bits > 64 {
             (flow.0[word] as u128) << 64 | flow.0[word + 1] as u128
         } else {
-            (flow.0[word] >> info.shift) as u128 & self.ones()
+            (flow.0[word] >> info.shift & self.ones() as u64) as u128
         }
     }
 

@@ -57,7 +57,7 @@ struct Entry {
 }
 
 /// What an answer of the table rests on: it holds as long as [`MacTable::is_current`] says so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MacDependency {
     bucket: u16,
     generation: u32,

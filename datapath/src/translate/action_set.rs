@@ -17,8 +17,17 @@ pub(super) struct ActionSet {
 }
 
 impl ActionSet {
+    /// Whether there are no actions.
+    pub fn is_empty(&self) -> bool {
+        let Self { pop_vlan, push_vlan, dec_ttl, sets, queue, group, output } = self;
+        !pop_vlan && push_vlan.is_none() && !dec_ttl && sets.is_empty() && queue.is_none() && group.is_none() && output.is_none()
+    }
+
     /// Empties the set.
     pub fn clear(&mut self) {
+        if self.is_empty() {
+            return;
+        }
         let mut sets = std::mem::take(&mut self.sets);
         sets.clear();
         *self = Self { sets, ..Self::default() };

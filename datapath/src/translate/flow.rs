@@ -55,11 +55,32 @@ impl TrackedFlow {
         self.examined.include(&bits);
     }
 
+    /// The same for a single word.
+    fn examine_word(&mut self, word: usize, mask: u64) {
+        let mut bits = mask & !self.written.0[word];
+        if word >= KEY_WORDS || bits == 0 {
+            return;
+        }
+        if word == OUTER && self.outer_is_inner {
+            self.examined.0[INNER] |= bits << INNER_SHIFT;
+            bits &= !TCI;
+        }
+        if word == INNER && self.ttl_derived && bits & TTL != 0 {
+            bits |= TTL;
+        }
+        self.examined.0[word] |= bits;
+    }
+
     /// The bits `mask` of a field, which are examined.
     pub fn read(&mut self, field: Field, mask: u128) -> u128 {
-        let mut bits = FlowMask::ZERO;
-        field.write(&mut bits, mask);
-        self.examine(&bits);
+        let info = field.info();
+        let (word, mask) = (usize::from(info.word), mask & field.ones());
+        if info.bits > 64 {
+            self.examine_word(word, (mask >> 64) as u64);
+            self.examine_word(word + 1, mask as u64);
+        } else {
+            self.examine_word(word, (mask as u64) << info.shift);
+        }
         field.read(&self.flow) & mask
     }
 

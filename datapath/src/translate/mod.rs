@@ -30,6 +30,7 @@ mod pipeline;
 #[cfg(test)]
 mod tests;
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use crate::Nanos;
@@ -66,21 +67,21 @@ pub struct Translation {
 #[derive(Clone, Debug, Default)]
 pub struct Effects {
     /// The rules that matched, in this order; a rule that matched twice is here twice.
-    rules: Box<[Arc<RuleCounters>]>,
-    lookups: Box<[Lookup]>,
-    sightings: Box<[Sighting]>,
-    dependencies: Box<[MacDependency]>,
+    rules: Vec<Arc<RuleCounters>>,
+    lookups: Vec<Lookup>,
+    sightings: Vec<Sighting>,
+    dependencies: Vec<MacDependency>,
 }
 
 /// One lookup in a table.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Lookup {
     table: u8,
     matched: bool,
 }
 
 /// An Ethernet address that was seen as a source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Sighting {
     vlan: u16,
     mac: u64,
@@ -116,44 +117,84 @@ impl Effects {
     pub fn rules(&self) -> &[Arc<RuleCounters>] {
         &self.rules
     }
+
+    /// Whether they are the same in all respects.
+    pub(crate) fn are(&self, other: &Self) -> bool {
+        self.rules.len() == other.rules.len()
+            && self.rules.iter().zip(&other.rules).all(|(a, b)| Arc::ptr_eq(a, b))
+            && self.lookups == other.lookups
+            && self.sightings == other.sightings
+            && self.dependencies == other.dependencies
+    }
+
+    /// Feeds a hash with what tells them apart.
+    pub(crate) fn feed(&self, hasher: &mut impl Hasher) {
+        self.rules.iter().for_each(|rule| hasher.write_usize(Arc::as_ptr(rule).addr()));
+        hasher.write_usize(self.lookups.len());
+        self.sightings.hash(hasher);
+        self.dependencies.hash(hasher);
+    }
 }
 
-/// Memory that translations use again.
-#[derive(Debug, Default)]
+/// Memory that translations use again, and what the last one came to.
+#[derive(Debug)]
 pub struct Scratch {
-    actions: Vec<Action>,
-    rules: Vec<Arc<RuleCounters>>,
-    lookups: Vec<Lookup>,
-    sightings: Vec<Sighting>,
-    dependencies: Vec<MacDependency>,
+    pub(crate) actions: Vec<Action>,
+    pub(crate) reason: DropReason,
+    pub(crate) mask: KeyMask,
+    pub(crate) effects: Effects,
     action_set: ActionSet,
 }
 
+impl Default for Scratch {
+    fn default() -> Self {
+        Self {
+            actions: Vec::new(),
+            reason: DropReason::Rule,
+            mask: KeyMask::ZERO,
+            effects: Effects::default(),
+            action_set: ActionSet::default(),
+        }
+    }
+}
+
 impl Scratch {
+    /// Forgets the last translation, but for the rules: where the next one matches the same, they need not be counted as held once more.
     fn clear(&mut self) {
         self.actions.clear();
-        self.rules.clear();
-        self.lookups.clear();
-        self.sightings.clear();
-        self.dependencies.clear();
+        self.effects.lookups.clear();
+        self.effects.sightings.clear();
+        self.effects.dependencies.clear();
         self.action_set.clear();
+    }
+
+    fn to_translation(&self) -> Translation {
+        Translation { actions: self.actions[..].into(), reason: self.reason, mask: self.mask, effects: self.effects.clone() }
     }
 }
 
 /// Translates a key, from table 0. If `learn`, NORMAL learns the frame's source address; a revalidation or an audit, for which no frame came in, does not.
 pub fn translate(tables: &Tables, key: &FlowKey, now: Nanos, scratch: &mut Scratch, learn: bool) -> Translation {
-    Pipeline::new(tables, key, now, scratch, learn, &mut ()).translate_frame()
+    translate_into(tables, key, now, scratch, learn);
+    scratch.to_translation()
+}
+
+/// The same, and leaves the result in `scratch`, so that nothing is allocated.
+pub(crate) fn translate_into(tables: &Tables, key: &FlowKey, now: Nanos, scratch: &mut Scratch, learn: bool) {
+    Pipeline::new(tables, key, now, scratch, learn, &mut ()).translate_frame();
 }
 
 /// Translates the actions of a packet-out (OpenFlow 1.3.5, 7.3.7), in which [`PortNo::TABLE`] means the tables. The key's ingress port is the one that
 /// the message names; if it is none of the switch's, nothing is learned.
 pub fn translate_actions(tables: &Tables, actions: &[OfAction], key: &FlowKey, now: Nanos, scratch: &mut Scratch) -> Translation {
-    Pipeline::new(tables, key, now, scratch, true, &mut ()).translate_list(actions)
+    Pipeline::new(tables, key, now, scratch, true, &mut ()).translate_list(actions);
+    scratch.to_translation()
 }
 
 /// Translates a key as [`translate`] does, without learning, and says each step to `observer`.
 pub fn trace(tables: &Tables, key: &FlowKey, now: Nanos, scratch: &mut Scratch, observer: &mut dyn Observer) -> Translation {
-    Pipeline::new(tables, key, now, scratch, false, observer).translate_frame()
+    Pipeline::new(tables, key, now, scratch, false, observer).translate_frame();
+    scratch.to_translation()
 }
 
 /// Is told the steps of a translation.

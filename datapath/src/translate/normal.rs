@@ -76,14 +76,14 @@ impl<O: Observer + ?Sized> Pipeline<'_, O> {
             if at == Some(port) { dependency } else { MacDependency::NEVER }
         };
         self.observe(Step::Learn(vlan, mac, port));
-        self.scratch.dependencies.push(dependency);
-        self.scratch.sightings.push(Sighting { vlan, mac, port });
+        self.scratch.effects.dependencies.push(dependency);
+        self.scratch.effects.sightings.push(Sighting { vlan, mac, port });
     }
 
     /// Where a station was learned.
     fn destination(&mut self, vlan: u16, mac: u64) -> Option<PortNo> {
         let (port, dependency) = self.tables.macs().lookup(vlan, mac);
-        self.scratch.dependencies.push(dependency);
+        self.scratch.effects.dependencies.push(dependency);
         port
     }
 

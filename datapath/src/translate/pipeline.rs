@@ -1,7 +1,9 @@
 //! Tables, instructions and actions, carried out on a flow (OpenFlow 1.3.5, 5.1 and 5.9 to 5.12).
 
+use std::sync::Arc;
+
 use super::flow::TrackedFlow;
-use super::{ACTIONS_MAX, DEPTH_MAX, Effects, LOOKUPS_MAX, Lookup, Observer, Scratch, Step, Translation};
+use super::{ACTIONS_MAX, DEPTH_MAX, LOOKUPS_MAX, Lookup, Observer, Scratch, Step};
 use crate::Nanos;
 use crate::action::{Action, OFPR_ACTION, OFPR_INVALID_TTL, OFPR_NO_MATCH, ToController};
 use crate::drops::DropReason;
@@ -25,6 +27,8 @@ pub(super) struct Pipeline<'a, O: Observer + ?Sized> {
     /// The rule whose instructions are carried out; none in a packet-out's actions.
     rule: Option<&'a Rule>,
     depth: usize,
+    /// How many rules matched.
+    matched: usize,
     /// How many actions were carried out or made.
     work: usize,
 }
@@ -34,25 +38,25 @@ impl<'a, O: Observer + ?Sized> Pipeline<'a, O> {
         scratch.clear();
         let mut flow = TrackedFlow::new(key);
         flow.examine(&Field::InPort.mask());
-        Self { tables, flow, now, learn, scratch, observer, stopped: None, rule: None, depth: 0, work: 0 }
+        Self { tables, flow, now, learn, scratch, observer, stopped: None, rule: None, depth: 0, matched: 0, work: 0 }
     }
 
     /// Translates a frame that came in.
-    pub fn translate_frame(mut self) -> Translation {
+    pub fn translate_frame(mut self) {
         let receives = self.tables.ports().get(self.in_port()).is_none_or(|port| port.receives());
         let result = if receives { self.table(0) } else { Err(DropReason::PortDown) };
-        self.finish(result)
+        self.finish(result);
     }
 
     /// Translates the actions of a packet-out.
-    pub fn translate_list(mut self, actions: &[OfAction]) -> Translation {
+    pub fn translate_list(mut self, actions: &[OfAction]) {
         let result = actions.iter().try_for_each(|action| {
             if matches!(action, OfAction::Output { port: PortNo::TABLE, .. }) { self.table(0) } else { self.action(action) }
         });
-        self.finish(result)
+        self.finish(result);
     }
 
-    fn finish(mut self, result: Result<(), DropReason>) -> Translation {
+    fn finish(mut self, result: Result<(), DropReason>) {
         let result = result.and_then(|()| self.carry_out_action_set());
         if let Err(reason) = result {
             self.observer.observe(Step::Stopped(reason));
@@ -60,17 +64,9 @@ impl<'a, O: Observer + ?Sized> Pipeline<'a, O> {
             self.stopped = Some(reason);
         }
         trim(&mut self.scratch.actions);
-        Translation {
-            actions: self.scratch.actions.drain(..).collect(),
-            reason: self.stopped.unwrap_or(DropReason::Rule),
-            mask: self.flow.examined(),
-            effects: Effects {
-                rules: self.scratch.rules.drain(..).collect(),
-                lookups: self.scratch.lookups[..].into(),
-                sightings: self.scratch.sightings[..].into(),
-                dependencies: self.scratch.dependencies[..].into(),
-            },
-        }
+        self.scratch.reason = self.stopped.unwrap_or(DropReason::Rule);
+        self.scratch.mask = self.flow.examined();
+        self.scratch.effects.rules.truncate(self.matched);
     }
 
     /// The ingress port, which is always examined unless an action wrote it.
@@ -123,15 +119,21 @@ impl<'a, O: Observer + ?Sized> Pipeline<'a, O> {
         if usize::from(table) >= TABLE_COUNT {
             return Ok(None);
         }
-        if self.scratch.lookups.len() >= LOOKUPS_MAX {
+        let effects = &mut self.scratch.effects;
+        if effects.lookups.len() >= LOOKUPS_MAX {
             return Err(DropReason::TooManyTables);
         }
         let mut examined = FlowMask::ZERO;
         let rule = self.tables.lookup(table, self.flow.flow(), &mut examined);
         self.flow.examine(&examined);
-        self.scratch.lookups.push(Lookup { table, matched: rule.is_some() });
+        effects.lookups.push(Lookup { table, matched: rule.is_some() });
         if let Some(rule) = rule {
-            self.scratch.rules.push(rule.counters.clone());
+            match effects.rules.get_mut(self.matched) {
+                Some(held) if Arc::ptr_eq(held, &rule.counters) => {}
+                Some(other) => *other = rule.counters.clone(),
+                None => effects.rules.push(rule.counters.clone()),
+            }
+            self.matched += 1;
         }
         let rule = rule.map(|rule| &**rule);
         self.observer.observe(Step::Lookup { table, flow: self.flow.flow(), rule });
@@ -175,13 +177,12 @@ impl<'a, O: Observer + ?Sized> Pipeline<'a, O> {
     }
 
     fn carry_out_action_set(&mut self) -> Result<(), DropReason> {
-        let set = std::mem::take(&mut self.scratch.action_set);
-        let mut actions = set.in_order().peekable();
-        if actions.peek().is_some() {
-            self.observer.observe(Step::ActionSet);
+        if self.scratch.action_set.is_empty() {
+            return Ok(());
         }
-        let result = actions.try_for_each(|action| self.action(&action));
-        drop(actions);
+        self.observer.observe(Step::ActionSet);
+        let set = std::mem::take(&mut self.scratch.action_set);
+        let result = set.in_order().try_for_each(|action| self.action(&action));
         self.scratch.action_set = set;
         result
     }

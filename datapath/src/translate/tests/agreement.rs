@@ -61,7 +61,8 @@ proptest! {
         prop_assert!(extract_frame(batch.frame_mut(slot), &mut key));
         let mut last = LastFlow(Flow::ZERO);
         let mut scratch = Scratch::default();
-        let translation = Pipeline::new(&tables, &key, 0, &mut scratch, false, &mut last).translate_list(&list);
+        Pipeline::new(&tables, &key, 0, &mut scratch, false, &mut last).translate_list(&list);
+        let translation = scratch.to_translation();
         let outcome = execute(&translation.actions, translation.reason, slot, &mut batch, &mut outputs, &mut Nobody);
         if outcome == Outcome::Dropped(DropReason::TtlExpired) {
             return Ok(());
