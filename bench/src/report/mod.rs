@@ -1,0 +1,269 @@
+//! What came out, written down.
+
+pub mod svg;
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+
+use crate::case::Case;
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::peer::Peer;
+use crate::run::{Run, Timing, median};
+use crate::traffic::Pace;
+use svg::{Bar, Chart, number};
+
+/// The runs of a case: of each pair, those of the switches that ran.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// The case.
+    pub case: &'static Case,
+    /// The runs by switch, pair after pair.
+    pub pairs: Vec<BTreeMap<Peer, Run>>,
+}
+
+impl Measured {
+    /// What the runs of a switch say, each by a number. Runs that have no such number are left out.
+    fn values(&self, peer: Peer, value: impl Fn(&Run) -> Option<f64>) -> Vec<f64> {
+        self.pairs.iter().filter_map(|pair| value(pair.get(&peer)?)).collect()
+    }
+
+    /// The same as a share of what the case's first switch showed in the same pair: its own number divided by this one's.
+    fn ratios(&self, peer: Peer, value: impl Fn(&Run) -> Option<f64>) -> Vec<f64> {
+        let first = self.case.peers[0];
+        self.pairs.iter().filter_map(|pair| Some(value(pair.get(&first)?)? / value(pair.get(&peer)?)?)).collect()
+    }
+
+    /// The switches that have at least one run, in the case's order.
+    fn peers(&self) -> impl Iterator<Item = Peer> {
+        self.case.peers.iter().copied().filter(|peer| self.pairs.iter().any(|pair| pair.contains_key(peer)))
+    }
+
+    fn is_about_latency(&self) -> bool {
+        matches!(self.case.pace, Pace::Rate(_) | Pace::Ping(_))
+    }
+
+    /// What the case is about: the rate, in Gb/s if frames are large, or the latency in microseconds.
+    fn main_value(&self) -> fn(&Run) -> Option<f64> {
+        match (self.is_about_latency(), self.case.setup.tso) {
+            (true, _) => |run| run.latency.map(|(p50, _)| p50),
+            (false, true) => |run| Some(run.gbps),
+            (false, false) => |run| Some(run.mpps),
+        }
+    }
+
+    fn main_unit(&self) -> &'static str {
+        match (self.is_about_latency(), self.case.setup.tso) {
+            (true, _) => "µs",
+            (false, true) => "Gb/s",
+            (false, false) => "Mpps",
+        }
+    }
+}
+
+/// The median, and the lowest and the highest value.
+fn with_spread(values: &[f64]) -> String {
+    if values.is_empty() {
+        return "-".into();
+    }
+    let (low, high) = spread(values);
+    let middle = number(median(values.iter().copied()));
+    if values.len() == 1 { middle } else { format!("{middle} ({} - {})", number(low), number(high)) }
+}
+
+fn spread(values: &[f64]) -> (f64, f64) {
+    (values.iter().copied().fold(f64::INFINITY, f64::min), values.iter().copied().fold(f64::NEG_INFINITY, f64::max))
+}
+
+/// What was measured, and what could not be.
+#[derive(Debug)]
+pub struct Report {
+    /// The cases.
+    pub measured: Vec<Measured>,
+    /// Switches that are not installed and what to do about it, and runs that failed.
+    pub notes: Vec<String>,
+    /// How long the runs took.
+    pub timing: Timing,
+}
+
+impl Report {
+    /// The report as a page.
+    pub fn to_markdown(&self, host: &Host) -> String {
+        let mut page = String::from("# Bench report\n\n");
+        let mut line = |text: &str| {
+            page.push_str(text);
+            page.push('\n');
+        };
+        line(&format!("Written by `scripts/bench` ([how](../bench.md)) on {}.\n", today()));
+        line(&machine(host));
+        let mut peers: Vec<Peer> = self.measured.iter().flat_map(Measured::peers).collect();
+        peers.sort();
+        peers.dedup();
+        for peer in peers {
+            line(&format!("- {}: {}", peer.name(), peer.version(host)));
+        }
+        let Timing { windows, window, warm_up } = self.timing;
+        line(&format!(
+            "\nEach run: {windows} windows of {:.1} s after {:.1} s of warming up, of which the median counts. Each value: the median of the runs, and in \
+             brackets the lowest and the highest. A ratio is ours divided by the other's in the same pair of runs. Where sending seldom finds the ring full, the \
+             load generator is the limit and not the switch; then cycles per frame say more. They are those of the polls that found frames.\n",
+            window.as_secs_f64(),
+            warm_up.as_secs_f64()
+        ));
+        let (latencies, rates): (Vec<_>, Vec<_>) = self.measured.iter().partition(|measured| measured.is_about_latency());
+        if !rates.is_empty() {
+            line("## Rates\n\n![Rates](rates.svg)\n\n![Cycles per frame](cycles.svg)\n");
+            line("| case | switch | rate | ratio | ring full | cycles per frame | ratio of cycles | upcalls per second |");
+            line("|---|---|---|---|---|---|---|---|");
+            rates.iter().for_each(|measured| rate_rows(measured, &mut line));
+        }
+        if !latencies.is_empty() {
+            line("\n## Latencies\n\nIn microseconds.\n");
+            line("| case | switch | median | ratio | 99 % | lost |");
+            line("|---|---|---|---|---|---|");
+            latencies.iter().for_each(|measured| latency_rows(measured, &mut line));
+        }
+        if !self.notes.is_empty() {
+            line("\n## Notes\n");
+            self.notes.iter().for_each(|note| line(&format!("- {note}")));
+        }
+        page
+    }
+
+    fn chart(&self, title: &str, value: impl Fn(&Measured) -> Option<fn(&Run) -> Option<f64>>) -> Chart {
+        let bars = |measured: &Measured| -> Vec<Bar> {
+            let Some(value) = value(measured) else { return Vec::new() };
+            let values = measured.peers().map(|peer| (peer, measured.values(peer, value)));
+            let values = values.filter(|(_, values)| !values.is_empty());
+            let series = |peer| Peer::ALL.iter().position(|&other| other == peer).unwrap_or(0);
+            values.map(|(peer, v)| Bar { series: series(peer), spread: spread(&v), value: median(v) }).collect()
+        };
+        let groups = self.measured.iter().map(|measured| (measured.case.name.to_owned(), bars(measured)));
+        let series = Peer::ALL.map(|peer| peer.name().to_owned()).to_vec();
+        Chart { title: title.into(), series, groups: groups.filter(|(_, bars)| !bars.is_empty()).collect() }
+    }
+
+    /// Writes the page and its charts to a directory.
+    ///
+    /// # Errors
+    ///
+    /// It can't be written to.
+    pub fn write(&self, host: &Host, dir: &Path) -> Result<()> {
+        let put = |name: &str, text: String| {
+            let path = dir.join(name);
+            std::fs::write(&path, text).map_err(|error| Error::io(path.display().to_string(), error))
+        };
+        std::fs::create_dir_all(dir).map_err(|error| Error::io(dir.display().to_string(), error))?;
+        put("report.md", self.to_markdown(host))?;
+        let rates = |measured: &Measured| (measured.main_unit() == "Mpps").then(|| measured.main_value());
+        put("rates.svg", self.chart("Frames at the sink, millions per second (more is better)", rates).to_svg())?;
+        let cycles = |measured: &Measured| {
+            (!measured.is_about_latency() && !measured.case.setup.tso).then_some(cycles_per_frame as fn(&Run) -> Option<f64>)
+        };
+        put("cycles.svg", self.chart("Processing cycles per frame (less is better)", cycles).to_svg())
+    }
+}
+
+fn cycles_per_frame(run: &Run) -> Option<f64> {
+    run.spent.cycles_per_frame
+}
+
+fn rate_rows(measured: &Measured, line: &mut impl FnMut(&str)) {
+    let first = measured.case.peers[0];
+    for peer in measured.peers() {
+        let value = measured.main_value();
+        let ratio = |ratios: Vec<f64>| if peer == first { String::new() } else { with_spread(&ratios) };
+        line(&format!(
+            "| {} | {} | {} {} | {} | {} % | {} | {} | {} |",
+            if peer == first { format!("`{}`: {}", measured.case.name, measured.case.says) } else { String::new() },
+            peer.name(),
+            with_spread(&measured.values(peer, value)),
+            measured.main_unit(),
+            ratio(measured.ratios(peer, value)),
+            number(100.0 * median(measured.values(peer, |run| Some(run.full)))),
+            with_spread(&measured.values(peer, cycles_per_frame)),
+            ratio(measured.ratios(peer, cycles_per_frame)),
+            with_spread(&measured.values(peer, Run::upcalls_per_second)),
+        ));
+    }
+}
+
+fn latency_rows(measured: &Measured, line: &mut impl FnMut(&str)) {
+    let first = measured.case.peers[0];
+    for peer in measured.peers() {
+        let median_of = |run: &Run| run.latency.map(|(p50, _)| p50);
+        line(&format!(
+            "| {} | {} | {} | {} | {} | {} |",
+            if peer == first { format!("`{}`: {}", measured.case.name, measured.case.says) } else { String::new() },
+            peer.name(),
+            with_spread(&measured.values(peer, median_of)),
+            if peer == first { String::new() } else { with_spread(&measured.ratios(peer, median_of)) },
+            with_spread(&measured.values(peer, |run| run.latency.map(|(_, p99)| p99))),
+            number(measured.values(peer, |run| Some(run.lost as f64)).iter().sum()),
+        ));
+    }
+}
+
+fn machine(host: &Host) -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let field =
+        |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.split_once(':').map(|(_, value)| value.trim().to_owned()));
+    let model = field("model name").unwrap_or_else(|| "a CPU without a name".into());
+    let cpus = std::thread::available_parallelism().map_or(0, usize::from).max(host.switch_cpus.len() + 1);
+    let virtual_ = if text.contains(" hypervisor") { ", virtual" } else { "" };
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut line = format!("{model}{virtual_}; Linux {}; at least {cpus} CPUs; ", kernel.trim());
+    let cpus: Vec<_> = host.switch_cpus.iter().map(usize::to_string).collect();
+    writeln!(line, "forwarding on CPU {}, the guests on CPU {}.", cpus.join(", "), host.guest_cpu).expect("a string takes all");
+    line
+}
+
+fn today() -> String {
+    let mut date = std::process::Command::new("date");
+    crate::host::output(date.arg("+%Y-%m-%d")).map_or_else(|_| "an unknown day".into(), |day| day.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::case::CASES;
+    use crate::peer::Spent;
+
+    fn run(peer: Peer, mpps: f64) -> Run {
+        let spent = Spent { cycles_per_frame: Some(1000.0 / mpps), ..Spent::default() };
+        let duration = Duration::from_secs(1);
+        Run { peer, mpps, gbps: 0.0, full: 0.5, latency: None, on_cpu: (None, 1.0), spent, lost: 0, duration }
+    }
+
+    fn measured() -> Measured {
+        let pair = |ours, theirs| BTreeMap::from([(Peer::Vswitch, run(Peer::Vswitch, ours)), (Peer::Ovs, run(Peer::Ovs, theirs))]);
+        let alone = BTreeMap::from([(Peer::Vswitch, run(Peer::Vswitch, 9.0))]);
+        Measured { case: &CASES[0], pairs: vec![pair(10.0, 5.0), pair(6.0, 4.0), pair(8.0, 4.0), alone] }
+    }
+
+    #[test]
+    fn ratios_are_those_of_pairs() {
+        let ratios = measured().ratios(Peer::Ovs, |run| Some(run.mpps));
+        assert_eq!(ratios, [2.0, 1.5, 2.0]);
+        assert_eq!(with_spread(&ratios), "2.00 (1.50 - 2.00)");
+        assert_eq!(with_spread(&[]), "-");
+    }
+
+    #[test]
+    fn rows_are_those_of_switches_that_ran() {
+        let mut lines = Vec::new();
+        rate_rows(&measured(), &mut |line: &str| lines.push(line.to_owned()));
+        assert_eq!(lines.len(), 2);
+        assert!(
+            lines[0].starts_with("| `inout1`: one rule per direction | vswitch | 8.50 (6.00 - 10.0) Mpps |  | 50.0 % |"),
+            "{}",
+            lines[0]
+        );
+        assert!(lines[1].starts_with(
+            "|  | ovs-dpdk | 4.00 (4.00 - 5.00) Mpps | 2.00 (1.50 - 2.00) | 50.0 % | 250 (200 - 250) | 0.500 (0.500 - 0.667) |"
+        ));
+    }
+}
