@@ -1,12 +1,14 @@
 //! The worker: takes frames, finds their actions, carries them out, gives buffers back. One thread drives one worker.
 //!
-//! A *breath* serves every queue of the worker once, up to [`BATCH`] frames each, and runs each batch to completion: extract all keys, ask the
+//! A *breath* serves every queue that the worker polls once, up to [`BATCH`] frames each, and runs each batch to completion: extract all keys, ask the
 //! microflow cache for all candidates, then, in the order of the frames, confirm or search or translate, and carry out; at the end every
 //! output gets its frames in one call, and the source its buffers. Nothing is kept between batches, so that between two breaths no
 //! frame is under way: that is when a new snapshot of the tables is taken up, when it is acknowledged, and when a queue can be taken away.
 //!
 //! Ports are served in turn. A translation costs as much as many frames (`UPCALL_COST`), and a port that causes many is passed over for as many
 //! breaths as it took more than its share, as long as others have work: a guest that scans pays with its own traffic.
+
+mod inputs;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +24,7 @@ use crate::port::{PortNo, RxQueue};
 use crate::tables::instruction::OfAction;
 use crate::tables::{PortStripe, Tables};
 use crate::translate::{Scratch, translate_actions};
+use inputs::Inputs;
 
 /// What a translation costs its port, in frames.
 const UPCALL_COST: u32 = 16;
@@ -96,18 +99,11 @@ pub struct WorkerStats {
     pub audit_mismatches: u64,
 }
 
-struct Input {
-    port: PortNo,
-    queue: Box<dyn RxQueue>,
-    /// What it took more than its share, in frames.
-    debt: u32,
-}
-
 /// See the module.
 pub struct Worker {
     published: Arc<Published>,
     acknowledged: Arc<AtomicU64>,
-    inputs: Vec<Input>,
+    inputs: Inputs,
     /// Whether a port without debt had frames in the last breath.
     contended: bool,
     batch: Batch,
@@ -128,7 +124,7 @@ impl Worker {
         Self {
             acknowledged: Arc::new(AtomicU64::new(tables.epoch())),
             published,
-            inputs: Vec::new(),
+            inputs: Inputs::default(),
             contended: false,
             tables,
             batch: Batch::new(),
@@ -155,12 +151,12 @@ impl Worker {
 
     /// Serves `queue` from now on. Its port must have been published before.
     pub fn add_input(&mut self, port: PortNo, queue: Box<dyn RxQueue>) {
-        self.inputs.push(Input { port, queue, debt: 0 });
+        self.inputs.add(port, queue);
     }
 
     /// Serves the queues of `port` no longer.
     pub fn remove_inputs(&mut self, port: PortNo) {
-        self.inputs.retain(|input| input.port != port);
+        self.inputs.remove(port);
     }
 
     /// Takes up the tables published last, and says so to whoever waits for it.
@@ -169,16 +165,16 @@ impl Worker {
             let tables = self.published.current();
             self.engine.cache.settle(&self.tables);
             self.tables = tables;
+            self.acknowledged.store(self.tables.epoch(), Ordering::Release);
         }
-        self.acknowledged.store(self.tables.epoch(), Ordering::Release);
     }
 
-    /// Serves every queue once. Returns the number of frames that came in.
+    /// Serves every queue that does not rest once. Returns the number of frames that came in.
     pub fn breathe(&mut self, now: Nanos) -> usize {
         self.take_up();
         let Self { inputs, contended, batch, tables, engine, .. } = self;
         let (mut frames, mut frames_of_others) = (0, 0);
-        for input in inputs.iter_mut() {
+        for input in inputs.polled() {
             if input.debt > 0 && *contended {
                 input.debt = input.debt.saturating_sub(BATCH as u32);
                 continue;
@@ -186,6 +182,7 @@ impl Worker {
             let upcalls = engine.stats.upcalls;
             let served = input.queue.serve(batch, &mut |batch| engine.process(batch, input.port, tables, now));
             frames += served;
+            input.quiet &= served == 0;
             if input.debt == 0 {
                 frames_of_others += served;
             }
@@ -198,13 +195,28 @@ impl Worker {
 
     /// Asks every queue to notify of its next frame. True if there is work already, and the worker must not block.
     pub fn arm(&mut self) -> bool {
-        // Every queue must be armed, also behind one that has work.
-        self.inputs.iter_mut().map(|input| input.queue.arm()).fold(false, |any, work| any | work)
+        self.inputs.arm()
     }
 
-    /// Takes the wish for notifications back, before polling again.
+    /// Takes the wish for notifications back, before polling again. Queues that rest keep it.
     pub fn disarm(&mut self) {
-        self.inputs.iter_mut().for_each(|input| input.queue.disarm());
+        self.inputs.disarm();
+    }
+
+    /// Puts the queues that brought no frame since the last call to rest, unless there are only a few: they are asked to notify, and not served until
+    /// [`Worker::rouse`]. For whoever hears their notifications.
+    pub fn rest(&mut self) {
+        self.inputs.rest();
+    }
+
+    /// Whether any queue rests.
+    pub fn has_resting(&self) -> bool {
+        self.inputs.any_rests()
+    }
+
+    /// Serves the queues of `port` again, should they rest: one of them has notified, or may have frames of which it will not.
+    pub fn rouse(&mut self, port: PortNo) {
+        self.inputs.rouse(port);
     }
 
     /// Credits what was forwarded to the rules, exactly.

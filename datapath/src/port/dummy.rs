@@ -19,21 +19,30 @@ struct State {
     offered: VecDeque<Vec<u8>>,
     sent: Vec<Vec<u8>>,
     room: usize,
+    armed: bool,
+    notified: bool,
 }
 
 impl DummyPort {
     /// A port with this number and endless room.
     pub fn new(number: PortNo) -> Self {
-        Self { number, state: Arc::new(Mutex::new(State { offered: VecDeque::new(), sent: Vec::new(), room: usize::MAX })) }
+        Self { number, state: Arc::new(Mutex::new(State { offered: VecDeque::new(), sent: Vec::new(), room: usize::MAX, armed: false, notified: false })) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets a frame come in.
+    /// Lets a frame come in, and notifies of it if that was asked for.
     pub fn offer(&self, frame: &[u8]) {
-        self.state().offered.push_back(frame.to_vec());
+        let mut state = self.state();
+        state.offered.push_back(frame.to_vec());
+        state.notified |= std::mem::take(&mut state.armed);
+    }
+
+    /// Whether it has notified since it was asked last.
+    pub fn take_notified(&self) -> bool {
+        std::mem::take(&mut self.state().notified)
     }
 
     /// Takes the frames that were sent here.
@@ -66,10 +75,14 @@ impl RxQueue for DummyPort {
     }
 
     fn arm(&mut self) -> bool {
-        !self.state().offered.is_empty()
+        let mut state = self.state();
+        state.armed = true;
+        !state.offered.is_empty()
     }
 
-    fn disarm(&mut self) {}
+    fn disarm(&mut self) {
+        self.state().armed = false;
+    }
 }
 
 impl Output for DummyPort {

@@ -5,9 +5,6 @@
 
 use datapath::Nanos;
 
-/// The clock is read again after this many cycles: a time is late by some ten microseconds at most.
-const REFRESH: u64 = 1 << 15;
-
 /// The time now, on the clock that all threads share.
 pub fn now() -> Nanos {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
@@ -39,10 +36,10 @@ impl CoarseClock {
         Self { now: now(), read_at: cycles() }
     }
 
-    /// The time when the cycle counter showed `cycles`, never earlier than the time before.
+    /// The time when the cycle counter showed `cycles`, late by `slack` cycles at most, and never earlier than the time before.
     #[inline]
-    pub fn at(&mut self, cycles: u64) -> Nanos {
-        if cycles.wrapping_sub(self.read_at) > REFRESH {
+    pub fn at(&mut self, cycles: u64, slack: u64) -> Nanos {
+        if cycles.wrapping_sub(self.read_at) > slack {
             *self = Self { now: now(), read_at: cycles };
         }
         self.now
@@ -59,7 +56,7 @@ mod tests {
         let start = now();
         let mut last = 0;
         while last < start + 1_000_000 {
-            let coarse = clock.at(cycles());
+            let coarse = clock.at(cycles(), 1 << 10);
             assert!(last <= coarse && coarse <= now());
             last = coarse;
         }

@@ -14,6 +14,7 @@ pub mod forwarding;
 pub mod link;
 pub mod openflow;
 pub mod packet_in;
+pub mod patience;
 pub mod ports;
 pub mod show;
 pub mod worker;

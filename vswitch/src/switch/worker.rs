@@ -1,35 +1,48 @@
 //! A worker's thread: one CPU, one [`Worker`], one epoll.
 //!
-//! The thread breathes as long as frames come. After some time in vain (its patience) it arms all its queues, looks once more, and sleeps in its epoll,
-//! where the kicks of its rings and a wake-up of its own are; all are edge-triggered and never read, so that a busy worker makes no system call.
+//! The thread breathes as long as frames come. After some time in vain (its [`Patience`]) it arms all its queues, looks once more, and sleeps in its epoll,
+//! where the kicks of its rings and a wake-up of its own are; all are edge-triggered and never read.
+//!
+//! Of many queues, those that bring nothing for a millisecond or two are put to rest, armed. As long as any rests, the epoll is looked at every few
+//! microseconds, which costs a tenth of one: so the cost of a breath depends on the queues that have frames, not on those that there are, and a
+//! frame of a queue at rest waits no longer than one that wakes a sleeping worker. Without such queues, a busy worker makes no system call.
+//!
 //! What the control thread wants of a worker it posts as a closure, which the worker runs between two breaths, when no frame is under way.
 //! Posting always wakes: the event stays with the epoll until the worker sleeps next, so none is missed and no flag says who sleeps.
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
 use datapath::Nanos;
+use datapath::port::PortNo;
 use datapath::worker::Worker;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::clock::{CoarseClock, cycles};
-use crate::config::{Poll, Polling};
+use super::patience::Patience;
+use crate::config::Polling;
 
 /// How often a worker with traffic looks after its caches.
 const MAINTAIN_EVERY: Nanos = 250_000_000;
 /// How often one without traffic does, as long as it has cached flows.
 const MAINTAIN_IDLE_EVERY: Nanos = 1_000_000_000;
-/// The patience of a worker that never sleeps.
-const FOR_EVER: Nanos = Nanos::MAX;
+/// How long a queue without frames is polled, once or twice, before it is put to rest.
+const REST_EVERY: Nanos = 1_000_000;
+/// How late the time may be when there are frames, and how late a kick of a queue at rest may be heard: 2^15 cycles, some ten microseconds.
+const BUSY_SLACK: u64 = 1 << 15;
+/// The same when there are none.
+const IDLE_SLACK: u64 = 1 << 12;
+/// The epoll's word for the wake-up; the others are the numbers of ports.
+const WAKE: u64 = 0;
 
-type Job = Box<dyn FnOnce(&mut Worker) + Send>;
+type Job = Box<dyn FnOnce(&mut Thread) + Send>;
 
 /// A running worker, as the control thread sees it.
 #[derive(Debug)]
@@ -48,16 +61,13 @@ pub struct Usage {
     pub idle_cycles: u64,
 }
 
+// Two workers must not write to the same cache lines.
+#[repr(align(128))]
 struct Shared {
     epoll: OwnedFd,
     wake: OwnedFd,
     jobs: Mutex<Vec<Job>>,
     has_jobs: AtomicBool,
-    stop: AtomicBool,
-    /// How long it polls in vain before it sleeps, in nanoseconds.
-    patience: AtomicU64,
-    /// Rings that can't kick: as long as there are any, it must not sleep.
-    unkicked: AtomicUsize,
     busy_cycles: AtomicU64,
     idle_cycles: AtomicU64,
 }
@@ -70,22 +80,22 @@ impl std::fmt::Debug for Shared {
 
 /// How a ring's owner makes the ring's kicks wake the worker.
 #[derive(Clone, Debug)]
-pub struct Kicks(Arc<Shared>);
+pub struct Kicks {
+    shared: Arc<Shared>,
+    port: PortNo,
+}
 
 impl WorkerThread {
     /// Starts a thread on `cpu` that drives `worker`.
     pub fn start(cpu: u16, polling: Polling, worker: Worker) -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        epoll::add(&epoll, &wake, EventData::new_u64(0), EventFlags::IN | EventFlags::ET)?;
+        epoll::add(&epoll, &wake, EventData::new_u64(WAKE), EventFlags::IN | EventFlags::ET)?;
         let shared = Arc::new(Shared {
             epoll,
             wake,
             jobs: Mutex::default(),
             has_jobs: AtomicBool::new(false),
-            stop: AtomicBool::new(false),
-            patience: AtomicU64::new(patience(polling)),
-            unkicked: AtomicUsize::new(0),
             busy_cycles: AtomicU64::new(0),
             idle_cycles: AtomicU64::new(0),
         });
@@ -98,7 +108,8 @@ impl WorkerThread {
             // The starter waits for it.
             let _ = started.0.send(pinned);
             if ok {
-                Thread { shared: &its, worker, clock: CoarseClock::start() }.run();
+                Thread { shared: its, worker, clock: CoarseClock::start(), patience: Patience::new(polling), unkicked: 0, stop: false }
+                    .run();
             }
         })?;
         match started.1.recv() {
@@ -121,13 +132,10 @@ impl WorkerThread {
     /// Runs `job` between two breaths. The answer comes when it is done; never, if the worker is gone.
     pub fn post<R: Send + 'static>(&self, job: impl FnOnce(&mut Worker) -> R + Send + 'static) -> Receiver<R> {
         let (sender, receiver) = channel();
-        let job = Box::new(move |worker: &mut Worker| {
+        self.shared.post(move |thread| {
             // Whoever asked may not want the answer.
-            let _ = sender.send(job(worker));
+            let _ = sender.send(job(&mut thread.worker));
         });
-        self.shared.jobs.lock().unwrap_or_else(PoisonError::into_inner).push(job);
-        self.shared.has_jobs.store(true, Ordering::Release);
-        self.shared.wake();
         receiver
     }
 
@@ -138,8 +146,7 @@ impl WorkerThread {
 
     /// Changes what it does when there is no work.
     pub fn set_polling(&self, polling: Polling) {
-        self.shared.patience.store(patience(polling), Ordering::Relaxed);
-        self.shared.wake();
+        self.shared.post(move |thread| thread.patience.set(polling));
     }
 
     /// What it did with its time so far.
@@ -148,16 +155,15 @@ impl WorkerThread {
         Usage { busy_cycles: read(&self.shared.busy_cycles), idle_cycles: read(&self.shared.idle_cycles) }
     }
 
-    /// For the owners of rings that it serves.
-    pub fn kicks(&self) -> Kicks {
-        Kicks(self.shared.clone())
+    /// For the owner of a ring of `port` that it serves.
+    pub fn kicks(&self, port: PortNo) -> Kicks {
+        Kicks { shared: self.shared.clone(), port }
     }
 }
 
 impl Drop for WorkerThread {
     fn drop(&mut self) {
-        let shared = self.shared.clone();
-        drop(self.post(move |_| shared.stop.store(true, Ordering::Relaxed)));
+        self.shared.post(|thread| thread.stop = true);
         if let Some(thread) = self.thread.take() {
             // A panic of the worker has ended the process already.
             let _ = thread.join();
@@ -166,15 +172,16 @@ impl Drop for WorkerThread {
 }
 
 impl Kicks {
-    /// A ring started: its kicks wake the worker, now for the first time. Without a kick the worker polls.
+    /// A ring started: its kicks wake the worker, and it is looked at once without one. A ring without a kick is polled, and keeps the worker awake.
     pub fn add(&self, kick: Option<&OwnedFd>) -> io::Result<()> {
-        match kick {
-            Some(kick) => epoll::add(&self.0.epoll, kick, EventData::new_u64(0), EventFlags::IN | EventFlags::ET)?,
-            None => {
-                self.0.unkicked.fetch_add(1, Ordering::Relaxed);
-            }
+        if let Some(kick) = kick {
+            epoll::add(&self.shared.epoll, kick, EventData::new_u64(self.port.0.into()), EventFlags::IN | EventFlags::ET)?;
         }
-        self.0.wake();
+        let (port, unkicked) = (self.port, usize::from(kick.is_none()));
+        self.shared.post(move |thread| {
+            thread.unkicked += unkicked;
+            thread.worker.rouse(port);
+        });
         Ok(())
     }
 
@@ -182,15 +189,19 @@ impl Kicks {
     pub fn remove(&self, kick: Option<&OwnedFd>) {
         match kick {
             // It fails only if it was not there.
-            Some(kick) => drop(epoll::delete(&self.0.epoll, kick.as_fd())),
-            None => {
-                self.0.unkicked.fetch_sub(1, Ordering::Relaxed);
-            }
+            Some(kick) => drop(epoll::delete(&self.shared.epoll, kick.as_fd())),
+            None => self.shared.post(|thread| thread.unkicked -= 1),
         }
     }
 }
 
 impl Shared {
+    fn post(&self, job: impl FnOnce(&mut Thread) + Send + 'static) {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(job));
+        self.has_jobs.store(true, Ordering::Release);
+        self.wake();
+    }
+
     fn wake(&self) {
         // It fails only after 2^64 - 2 wake-ups.
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
@@ -202,36 +213,39 @@ impl Shared {
     }
 }
 
-fn patience(polling: Polling) -> Nanos {
-    match polling.poll {
-        Poll::Busy => FOR_EVER,
-        Poll::Adaptive => polling.idle.as_nanos() as Nanos,
-        Poll::Interrupt => 0,
-    }
-}
-
 /// The thread's own.
-struct Thread<'a> {
-    shared: &'a Shared,
+struct Thread {
+    shared: Arc<Shared>,
     worker: Worker,
     clock: CoarseClock,
+    patience: Patience,
+    /// Rings that can't kick: as long as there are any, it must not sleep, nor put queues to rest.
+    unkicked: usize,
+    stop: bool,
 }
 
-impl Thread<'_> {
+impl Thread {
     fn run(mut self) {
-        let mut cycle = cycles();
-        let mut now = self.clock.at(cycle);
-        let (mut last_frames, mut maintained) = (now, now);
+        let (mut cycle, mut listened) = (cycles(), 0);
+        let mut now = self.clock.at(cycle, 0);
+        let (mut idle_since, mut maintained, mut rested) = (now, now, now);
+        let (mut busy, mut slept) = (false, false);
         loop {
             let frames = self.worker.breathe(now);
             let after = cycles();
             Shared::count(if frames > 0 { &self.shared.busy_cycles } else { &self.shared.idle_cycles }, after.wrapping_sub(cycle));
             cycle = after;
-            now = self.clock.at(cycle);
 
-            if self.shared.has_jobs.load(Ordering::Relaxed) {
+            let slack = if frames > 0 { BUSY_SLACK } else { IDLE_SLACK };
+            now = self.clock.at(cycle, slack);
+            let listens = self.worker.has_resting() && cycle.wrapping_sub(listened) > slack;
+            if listens {
+                listened = cycle;
+            }
+            let heard = listens && self.listen(Some(&Timespec::default()));
+            if self.shared.has_jobs.load(Ordering::Acquire) {
                 self.run_jobs();
-                if self.shared.stop.load(Ordering::Relaxed) {
+                if self.stop {
                     return self.worker.settle();
                 }
             }
@@ -239,20 +253,33 @@ impl Thread<'_> {
                 self.worker.maintain(now);
                 maintained = now;
             }
+            if now >= rested + REST_EVERY && self.unkicked == 0 {
+                self.worker.rest();
+                rested = now;
+            }
             if frames > 0 {
-                last_frames = now;
+                if std::mem::take(&mut slept) {
+                    self.patience.learn(now - idle_since, frames);
+                }
+                busy = true;
                 continue;
             }
-            if now - last_frames >= self.shared.patience.load(Ordering::Relaxed) && self.shared.unkicked.load(Ordering::Relaxed) == 0 {
-                let until = match last_frames >= maintained {
+            if std::mem::take(&mut busy) {
+                now = self.clock.at(cycle, 0);
+                idle_since = now;
+            }
+            // What woke it may be a word of the control thread's, which is heeded by a breath: it must not sleep before the next one.
+            if !heard && self.unkicked == 0 && self.patience.is_over(now - idle_since) {
+                let until = match idle_since >= maintained {
                     true => Some(maintained + MAINTAIN_EVERY),
                     false => (self.worker.stats().megaflows > 0).then_some(maintained + MAINTAIN_IDLE_EVERY),
                 };
                 self.sleep(until.map(|until| until.saturating_sub(now)));
+                slept = true;
                 let woken = cycles();
                 Shared::count(&self.shared.idle_cycles, woken.wrapping_sub(cycle));
                 cycle = woken;
-                now = self.clock.at(cycle);
+                now = self.clock.at(cycle, 0);
             } else {
                 std::hint::spin_loop();
             }
@@ -263,16 +290,25 @@ impl Thread<'_> {
     fn sleep(&mut self, timeout: Option<Nanos>) {
         if !self.worker.arm() {
             let timeout = timeout.map(|nanos| Timespec { tv_sec: (nanos / 1_000_000_000) as i64, tv_nsec: (nanos % 1_000_000_000) as i64 });
-            let mut events = [const { MaybeUninit::uninit() }; 16];
-            // Whatever it returns, an event or an interruption, the rings are looked at next.
-            let _ = epoll::wait(&self.shared.epoll, &mut events[..], timeout.as_ref());
+            // Whatever it hears, nothing or an interruption, the rings are looked at next.
+            self.listen(timeout.as_ref());
         }
         self.worker.disarm();
+    }
+
+    /// Waits for kicks and wake-ups, and rouses the queues that were kicked. Whether there was any.
+    fn listen(&mut self, timeout: Option<&Timespec>) -> bool {
+        let mut events = [const { MaybeUninit::uninit() }; 64];
+        let Ok((events, _)) = epoll::wait(&self.shared.epoll, &mut events[..], timeout) else { return false };
+        for event in events.iter().filter(|event| event.data.u64() != WAKE) {
+            self.worker.rouse(PortNo(event.data.u64() as u32));
+        }
+        !events.is_empty()
     }
 
     fn run_jobs(&mut self) {
         self.shared.has_jobs.store(false, Ordering::Relaxed);
         let jobs = std::mem::take(&mut *self.shared.jobs.lock().unwrap_or_else(PoisonError::into_inner));
-        jobs.into_iter().for_each(|job| job(&mut self.worker));
+        jobs.into_iter().for_each(|job| job(self));
     }
 }

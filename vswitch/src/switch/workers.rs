@@ -52,7 +52,7 @@ impl Workers {
             let thread = &self.threads[fewest];
             // Nothing waits for it: the queue is served as soon as it is done.
             drop(thread.post(move |worker| worker.add_input(port, queue)));
-            thread.kicks()
+            thread.kicks(port)
         };
         queues.into_iter().map(assign).collect()
     }
