@@ -20,7 +20,7 @@ use crate::cache::{CacheLimits, CachedFlow, FlowCache, FlowId, Found, Seen};
 use crate::drops::DropReason;
 use crate::frame::{BATCH, Batch, Offload};
 use crate::key::{self, FlowKey};
-use crate::port::{PortNo, RxQueue};
+use crate::port::{PortNo, RxQueue, Share};
 use crate::tables::instruction::OfAction;
 use crate::tables::{PortStripe, Tables};
 use crate::translate::{Scratch, translate_actions};
@@ -70,8 +70,8 @@ impl Published {
 /// What a worker is made with.
 #[derive(Clone, Copy, Debug)]
 pub struct WorkerSettings {
-    /// Its number, which is that of its stripe in every port's counters.
-    pub number: usize,
+    /// Which worker it is. Its number is that of its stripe in every port's counters.
+    pub share: Share,
     /// Seeds its hashes. Guests must not be able to guess it.
     pub seed: u64,
     /// Bounds its caches.
@@ -113,7 +113,7 @@ pub struct Worker {
 
 impl fmt::Debug for Worker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Worker").field("number", &self.engine.number).field("inputs", &self.inputs.len()).finish_non_exhaustive()
+        f.debug_struct("Worker").field("number", &self.engine.share.worker).field("inputs", &self.inputs.len()).finish_non_exhaustive()
     }
 }
 
@@ -129,7 +129,7 @@ impl Worker {
             tables,
             batch: Batch::new(),
             engine: Engine {
-                number: settings.number,
+                share: settings.share,
                 seed: settings.seed,
                 cache: FlowCache::new(settings.limits, settings.seed),
                 controllers,
@@ -254,7 +254,7 @@ impl Worker {
 
 /// All of a worker but its queues: what a batch needs on its way.
 struct Engine {
-    number: usize,
+    share: Share,
     seed: u64,
     cache: FlowCache,
     controllers: Box<dyn Controllers + Send>,
@@ -287,7 +287,7 @@ impl Engine {
             _ => accounts.count(Outcome::Dropped(DropReason::PortDown), count as u64),
         }
         if let Some(port) = tables.ports().get(in_port) {
-            accounts.enter(port.counters.stripe(self.number));
+            accounts.enter(port.counters.stripe(self.share.worker));
         }
     }
 
@@ -350,8 +350,8 @@ impl Engine {
                 debug_assert!(false, "a translation outputs only to ports of its own snapshot");
                 continue;
             };
-            let sent = port.output.transmit(batch, slots);
-            port.counters.stripe(self.number).transmitted(&sent);
+            let sent = port.output.transmit(self.share, batch, slots);
+            port.counters.stripe(self.share.worker).transmitted(&sent);
         }
         self.outputs.clear();
     }
@@ -459,7 +459,7 @@ mod tests {
                 draft.add_port(port).expect("the port is new");
             }
             let published = Arc::new(Published::new(draft.clone()));
-            let settings = WorkerSettings { number: 0, seed: 1, limits };
+            let settings = WorkerSettings { share: Share::WHOLE, seed: 1, limits };
             let mut worker = Worker::new(settings, published.clone(), Box::new(NoControllers));
             for (port, number) in ports.iter().zip(1..) {
                 worker.add_input(PortNo(number), Box::new(port.clone()));

@@ -13,7 +13,7 @@ use datapath::cache::CacheLimits;
 use datapath::drops::DropReason;
 use datapath::frame::{BATCH, Batch};
 use datapath::key::{Field, Match};
-use datapath::port::{DummyPort, Output, PortNo, Transmitted};
+use datapath::port::{DummyPort, Output, PortNo, Share, Transmitted};
 use datapath::tables::instruction::{Instructions, OfAction};
 use datapath::tables::{FlowMod, MacTable, Port, PortConfig, PortCounters, Tables, VlanMode};
 use datapath::worker::{Published, Worker, WorkerSettings};
@@ -44,7 +44,7 @@ fn ring(buffer_len: u32, flags: u16, content: &[u8]) -> (DriverRing, vhost_backe
 struct OneRing(Mutex<TxRing>);
 
 impl Output for OneRing {
-    fn transmit(&self, batch: &Batch, slots: &[u16]) -> Transmitted {
+    fn transmit(&self, _: Share, batch: &Batch, slots: &[u16]) -> Transmitted {
         let mut transmitted = Transmitted::default();
         self.0.lock().expect("no holder panics").transmit(batch, slots, &mut transmitted);
         transmitted
@@ -108,7 +108,7 @@ fn main() {
     let matching = if case == "route" { Match::ANY.with(Field::EthType, 0x0800) } else { Match::ANY };
     tables.flow_mod(&FlowMod { matching, instructions, ..FlowMod::default() }, 0).expect("a good rule");
     let published = Arc::new(Published::new(tables));
-    let settings = WorkerSettings { number: 0, seed: 1, limits: CacheLimits::default() };
+    let settings = WorkerSettings { share: Share::WHOLE, seed: 1, limits: CacheLimits::default() };
     let mut worker = Worker::new(settings, published, Box::new(NoControllers));
     worker.add_input(PortNo(1), Box::new(rx));
 

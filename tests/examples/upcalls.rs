@@ -19,7 +19,7 @@ use datapath::cache::CacheLimits;
 use datapath::drops::DropReason;
 use datapath::frame::{BATCH, Batch, Offload};
 use datapath::key::{Field, FieldRange, Match};
-use datapath::port::{DummyPort, Output, PortNo, RxQueue, Transmitted};
+use datapath::port::{DummyPort, Output, PortNo, RxQueue, Share, Transmitted};
 use datapath::tables::instruction::{Instructions, OfAction};
 use datapath::tables::{FlowMod, MacTable, Port, PortConfig, PortCounters, Tables, VlanMode};
 use datapath::worker::{Published, Worker, WorkerSettings};
@@ -62,7 +62,7 @@ impl RxQueue for Sender {
 struct Sink;
 
 impl Output for Sink {
-    fn transmit(&self, batch: &Batch, slots: &[u16]) -> Transmitted {
+    fn transmit(&self, _: Share, batch: &Batch, slots: &[u16]) -> Transmitted {
         let mut transmitted = Transmitted::default();
         slots.iter().for_each(|slot| transmitted.sent(batch.frame(*slot).len()));
         transmitted
@@ -221,7 +221,7 @@ fn main() {
         "full" => (CacheLimits { megaflows: 0, ..limits }, 1),
         other => panic!("{other}: flows come once, twice, install, full or beside"),
     };
-    let settings = WorkerSettings { number: 0, seed: 1, limits };
+    let settings = WorkerSettings { share: Share::WHOLE, seed: 1, limits };
     let mut worker = Worker::new(settings, Arc::new(Published::new(tables)), Box::new(NoControllers));
 
     let mut frame = Vec::new();

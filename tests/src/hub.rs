@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use datapath::drops::DropReason;
 use datapath::frame::Batch;
-use datapath::port::{Output, RxQueue, Transmitted};
+use datapath::port::{Output, RxQueue, Share, Transmitted};
 use vhost_backend::Settings;
 
 use crate::ports::{Ports, Tale};
@@ -67,7 +67,7 @@ impl Hub {
                     }
                     let alone = self.outputs.len() == 1;
                     for (_, output) in self.outputs.iter().enumerate().filter(|(other, _)| alone || *other != port) {
-                        let sent = output.transmit(batch, &slots);
+                        let sent = output.transmit(Share::WHOLE, batch, &slots);
                         result.frames += sent.frames;
                         result.bytes += sent.bytes;
                         result.drops.iter_mut().zip(sent.drops).for_each(|(sum, count)| *sum += count);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use datapath::action::Controllers;
 use datapath::cache::CacheLimits;
-use datapath::port::{PortNo, RxQueue};
+use datapath::port::{PortNo, RxQueue, Share};
 use datapath::tables::{MacTable, Port, PortConfig, PortCounters, PortTotals, Tables, VlanMode};
 use datapath::worker::{Published, Worker, WorkerSettings};
 
@@ -23,6 +23,7 @@ pub struct Rig {
     pub draft: Tables,
     /// The tables as the workers see them.
     pub published: Arc<Published>,
+    workers: usize,
 }
 
 impl Rig {
@@ -48,7 +49,7 @@ impl Rig {
         }
         let published = Arc::new(Published::new(draft.clone()));
         let guests = options.iter().map(|options| Guest::new(*options)).collect();
-        let mut rig = Self { guests, ports, draft, published };
+        let mut rig = Self { guests, ports, draft, published, workers };
         (0..options.len()).for_each(|guest| rig.connect(guest));
         rig
     }
@@ -72,7 +73,11 @@ impl Rig {
 
     /// A worker on the published tables, without inputs.
     pub fn worker(&self, number: usize, limits: CacheLimits, controllers: Box<dyn Controllers + Send>) -> Worker {
-        Worker::new(WorkerSettings { number, seed: 0x5eed, limits }, self.published.clone(), controllers)
+        Worker::new(
+            WorkerSettings { share: Share { worker: number, workers: self.workers }, seed: 0x5eed, limits },
+            self.published.clone(),
+            controllers,
+        )
     }
 
     /// The receive queues of all ports, each with its port's number. To be asked for once.

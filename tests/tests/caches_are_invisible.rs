@@ -11,7 +11,7 @@ use datapath::cache::CacheLimits;
 use datapath::drops::DropReason;
 use datapath::frame::Batch;
 use datapath::key::KEY_WORDS;
-use datapath::port::{DummyPort, PortNo};
+use datapath::port::{DummyPort, PortNo, Share};
 use datapath::tables::{FlowMod, MacTable, Port, PortConfig, PortCounters, PortTotals, RuleFilter, Tables};
 use datapath::translate::{Scratch, translate};
 use datapath::worker::{Published, Worker, WorkerSettings};
@@ -59,7 +59,7 @@ impl World {
         }
         let published = Arc::new(Published::new(draft.clone()));
         let to_controller = Arc::default();
-        let settings = WorkerSettings { number: 0, seed: 0x5eed, limits };
+        let settings = WorkerSettings { share: Share::WHOLE, seed: 0x5eed, limits };
         let mut worker = Worker::new(settings, published.clone(), Box::new(CountingControllers(Arc::clone(&to_controller))));
         for (port, number) in ports.iter().zip(1..) {
             worker.add_input(PortNo(number), Box::new(port.clone()));

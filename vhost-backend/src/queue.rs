@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use datapath::drops::{DropReason, TxDrop};
 use datapath::frame::Batch;
-use datapath::port::{Output, RxQueue, Transmitted};
+use datapath::port::{Output, RxQueue, Share, Transmitted};
 
 use crate::rx::RxRing;
 use crate::slot::Slot;
@@ -65,10 +65,9 @@ impl Queues {
         count
     }
 
-    /// The transmit queue for a frame with this hash, of `active` ones. Frames of a flow stay in order: they have the same hash.
-    fn queue_for(&self, hash: u32, active: usize) -> usize {
-        let place = (u64::from(hash) * active as u64) >> 32;
-        self.active_list[place as usize].load(Ordering::Relaxed).into()
+    /// The transmit queue for a frame with this hash, of `active` ones.
+    fn queue_for(&self, share: Share, hash: u32, active: usize) -> usize {
+        self.active_list[share.queue(active, hash)].load(Ordering::Relaxed).into()
     }
 
     /// Transmits to one queue.
@@ -80,16 +79,16 @@ impl Queues {
 }
 
 impl Output for Queues {
-    fn transmit(&self, batch: &Batch, slots: &[u16]) -> Transmitted {
+    fn transmit(&self, share: Share, batch: &Batch, slots: &[u16]) -> Transmitted {
         let mut result = Transmitted::default();
         match self.active.load(Ordering::Relaxed) {
             0 => slots.iter().for_each(|_| result.dropped(TxDrop::LinkDown)),
-            1 => self.transmit_to(self.queue_for(0, 1), batch, slots, &mut result),
+            active if active <= share.workers => self.transmit_to(self.queue_for(share, 0, active), batch, slots, &mut result),
             active => {
                 for chunk in slots.chunks(CHUNK) {
                     let (mut queues, mut used) = ([0; CHUNK], 0u128);
                     for (queue, &slot) in queues.iter_mut().zip(chunk) {
-                        *queue = self.queue_for(batch.frame(slot).hash, active);
+                        *queue = self.queue_for(share, batch.frame(slot).hash, active);
                         used |= 1 << *queue;
                     }
                     while used != 0 {

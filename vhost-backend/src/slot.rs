@@ -8,8 +8,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
-/// A place for a ring `R`. Workers call [`Slot::try_use`] or [`Slot::wait_use`]; one control thread calls the rest.
+/// A place for a ring `R`, on cache lines of its own: its neighbours are other workers'. Workers call [`Slot::try_use`] or [`Slot::wait_use`]; one control thread calls the rest.
 #[derive(Debug)]
+#[repr(align(128))]
 pub struct Slot<R> {
     revoked: AtomicBool,
     ring: Mutex<Option<R>>,

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Output, PortNo, RxQueue, Transmitted};
+use super::{Output, PortNo, RxQueue, Share, Transmitted};
 use crate::drops::TxDrop;
 use crate::frame::{BATCH, Batch, Offload};
 
@@ -26,7 +26,16 @@ struct State {
 impl DummyPort {
     /// A port with this number and endless room.
     pub fn new(number: PortNo) -> Self {
-        Self { number, state: Arc::new(Mutex::new(State { offered: VecDeque::new(), sent: Vec::new(), room: usize::MAX, armed: false, notified: false })) }
+        Self {
+            number,
+            state: Arc::new(Mutex::new(State {
+                offered: VecDeque::new(),
+                sent: Vec::new(),
+                room: usize::MAX,
+                armed: false,
+                notified: false,
+            })),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -86,7 +95,7 @@ impl RxQueue for DummyPort {
 }
 
 impl Output for DummyPort {
-    fn transmit(&self, batch: &Batch, slots: &[u16]) -> Transmitted {
+    fn transmit(&self, _: Share, batch: &Batch, slots: &[u16]) -> Transmitted {
         let mut transmitted = Transmitted::default();
         let mut state = self.state();
         for slot in slots {

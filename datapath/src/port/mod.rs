@@ -65,12 +65,38 @@ pub trait RxQueue: Send {
     fn disarm(&mut self);
 }
 
+/// A worker among the workers of a switch, who share the ports' transmit queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Its number, from 0.
+    pub worker: usize,
+    /// How many workers there are.
+    pub workers: usize,
+}
+
+impl Share {
+    /// The only worker of a switch.
+    pub const WHOLE: Self = Self { worker: 0, workers: 1 };
+
+    /// Which of `queues` queues, numbered from 0, is this worker's for a frame with this hash; there is one at least. With as many queues as workers, no two
+    /// workers have one in common. Frames of a flow stay in order: they have the same hash, and come to the same worker.
+    pub fn queue(self, queues: usize, hash: u32) -> usize {
+        let Self { worker, workers } = self;
+        if queues <= workers {
+            return worker % queues;
+        }
+        let own = (queues - worker).div_ceil(workers);
+        worker + workers * ((u64::from(hash) * own as u64) >> 32) as usize
+    }
+}
+
 /// The transmit side of a port: all its queues, shared by the workers.
 pub trait Output: Send + Sync {
-    /// Transmits the frames of `batch` whose slots are listed, in order, and publishes them with at most one notification a queue.
+    /// Transmits the frames of `batch` whose slots are listed, in order, and publishes them with at most one notification a queue. It is up to the
+    /// port to have a worker keep to its share of the queues.
     ///
     /// Every listed frame is counted in the result, as sent or as dropped. The frames are left unchanged.
-    fn transmit(&self, batch: &Batch, slots: &[u16]) -> Transmitted;
+    fn transmit(&self, share: Share, batch: &Batch, slots: &[u16]) -> Transmitted;
 }
 
 /// What became of the frames given to [`Output::transmit`].
@@ -94,5 +120,34 @@ impl Transmitted {
     /// Counts one frame as dropped.
     pub fn dropped(&mut self, reason: TxDrop) {
         self.drops[reason as usize] += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Share;
+
+    /// The queues that a worker uses, of so many.
+    fn of(worker: usize, workers: usize, queues: usize) -> Vec<usize> {
+        let mut used: Vec<_> = (0..=u32::MAX).step_by(1 << 20).map(|hash| Share { worker, workers }.queue(queues, hash)).collect();
+        used.sort_unstable();
+        used.dedup();
+        used
+    }
+
+    #[test]
+    fn every_queue_is_used_and_none_by_two_workers() {
+        for workers in 1..=5 {
+            for queues in workers..=12 {
+                let mut all: Vec<_> = (0..workers).flat_map(|worker| of(worker, workers, queues)).collect();
+                all.sort_unstable();
+                assert_eq!(all, (0..queues).collect::<Vec<_>>(), "{workers} workers");
+            }
+        }
+    }
+
+    #[test]
+    fn workers_without_a_queue_of_their_own_are_spread_evenly() {
+        assert_eq!((0..5).map(|worker| of(worker, 5, 2)).collect::<Vec<_>>(), [[0], [1], [0], [1], [0]]);
     }
 }

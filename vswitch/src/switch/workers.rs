@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use datapath::port::{PortNo, RxQueue};
+use datapath::port::{PortNo, RxQueue, Share};
 use datapath::worker::{Published, Worker, WorkerSettings};
 
 use super::packet_in::PacketIns;
@@ -14,8 +14,8 @@ use crate::config::Polling;
 #[derive(Debug)]
 pub struct Workers {
     threads: Vec<WorkerThread>,
-    /// Which ports' queues each serves.
-    served: Vec<Vec<PortNo>>,
+    /// The queues that each serves: their port and their index.
+    served: Vec<Vec<(PortNo, usize)>>,
 }
 
 impl Workers {
@@ -23,7 +23,7 @@ impl Workers {
     pub fn start(cpus: &[u16], polling: Polling, published: &Arc<Published>, packet_ins: &PacketIns, seed: u64) -> io::Result<Self> {
         let mut threads = Vec::with_capacity(cpus.len());
         for (number, cpu) in cpus.iter().enumerate() {
-            let settings = WorkerSettings { number, seed, limits: Default::default() };
+            let settings = WorkerSettings { share: Share { worker: number, workers: cpus.len() }, seed, limits: Default::default() };
             let worker = Worker::new(settings, published.clone(), Box::new(packet_ins.sender()));
             threads.push(WorkerThread::start(*cpu, polling, worker)?);
         }
@@ -43,23 +43,25 @@ impl Workers {
         answers.into_iter().filter_map(|answer| answer.recv().ok()).collect()
     }
 
-    /// Spreads the queues of `port`, which is published already, over the workers that serve the fewest. Returns, for each queue, whom its
-    /// ring's kicks must wake.
+    /// Spreads the queues of `port`, which is published already, over the workers. Returns, for each queue, whom its ring's kicks must wake.
+    ///
+    /// Many guests use fewer queues than they are offered, the first ones. So each queue goes to the worker that serves the fewest queues with its index,
+    /// and among equals to the one that serves the fewest at all.
     pub fn add_queues(&mut self, port: PortNo, queues: Vec<Box<dyn RxQueue>>) -> Vec<Kicks> {
-        let assign = |queue| {
-            let fewest = (0..self.threads.len()).min_by_key(|number| self.served[*number].len()).unwrap_or_default();
-            self.served[fewest].push(port);
-            let thread = &self.threads[fewest];
+        let assign = |(index, queue)| {
+            let number = fewest(&self.served, index);
+            self.served[number].push((port, index));
+            let thread = &self.threads[number];
             // Nothing waits for it: the queue is served as soon as it is done.
             drop(thread.post(move |worker| worker.add_input(port, queue)));
             thread.kicks(port)
         };
-        queues.into_iter().map(assign).collect()
+        queues.into_iter().enumerate().map(assign).collect()
     }
 
     /// Takes the queues of `port` away. When this returns, no worker has any of them.
     pub fn remove_queues(&mut self, port: PortNo) {
-        self.served.iter_mut().for_each(|served| served.retain(|of| *of != port));
+        self.served.iter_mut().for_each(|served| served.retain(|(of, _)| *of != port));
         self.each(move |worker| worker.remove_inputs(port));
     }
 
@@ -71,5 +73,38 @@ impl Workers {
     /// Changes what they do when there is no work.
     pub fn set_polling(&self, polling: Polling) {
         self.threads.iter().for_each(|thread| thread.set_polling(polling));
+    }
+}
+
+/// The worker that serves the fewest queues with this index, and among equals the fewest.
+fn fewest(served: &[Vec<(PortNo, usize)>], index: usize) -> usize {
+    let load = |served: &Vec<(PortNo, usize)>| (served.iter().filter(|(_, of)| *of == index).count(), served.len());
+    (0..served.len()).min_by_key(|number| load(&served[*number])).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many queues each worker serves of those that guests use, if each port has `queues` queues of which its guest uses the first `used`.
+    fn spread(workers: usize, ports: u32, queues: usize, used: usize) -> Vec<usize> {
+        let mut served = vec![Vec::new(); workers];
+        for port in 1..=ports {
+            for index in 0..queues {
+                let number = fewest(&served, index);
+                served[number].push((PortNo(port), index));
+            }
+        }
+        served.iter().map(|served| served.iter().filter(|(_, index)| *index < used).count()).collect()
+    }
+
+    #[test]
+    fn guests_that_use_few_of_their_queues_are_spread_too() {
+        for (workers, queues) in [(2, 1), (2, 2), (2, 4), (3, 2), (4, 4), (4, 3)] {
+            for used in 1..=queues {
+                let spread = spread(workers, 12, queues, used);
+                assert!(spread.iter().all(|count| *count == 12 * used / workers), "{workers} workers, {used} of {queues}: {spread:?}");
+            }
+        }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::*;
 use crate::frame::Batch;
 use crate::key::{Field, Match};
-use crate::port::{Output, Transmitted};
+use crate::port::{Output, Share, Transmitted};
 use crate::tables::instruction::{CONTROLLER_WHOLE, Instructions};
 use crate::tables::{FlowMod, MacTable, Port, PortConfig, PortCounters, VlanMode};
 
@@ -18,7 +18,7 @@ use crate::tables::{FlowMod, MacTable, Port, PortConfig, PortCounters, VlanMode}
 struct Nowhere;
 
 impl Output for Nowhere {
-    fn transmit(&self, _: &Batch, _: &[u16]) -> Transmitted {
+    fn transmit(&self, _: Share, _: &Batch, _: &[u16]) -> Transmitted {
         Transmitted::default()
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use datapath::Nanos;
 use datapath::frame::Batch;
-use datapath::port::{Output, PortNo, Transmitted};
+use datapath::port::{Output, PortNo, Share, Transmitted};
 use datapath::tables::instruction::OfAction;
 use datapath::tables::{MacTable, Port, PortConfig, PortCounters, RuleCounters, RuleFilter, TABLE_COUNT, Tables, VlanMode};
 
@@ -69,7 +69,7 @@ impl Datapath for FakeDatapath {
 struct Nowhere;
 
 impl Output for Nowhere {
-    fn transmit(&self, _: &Batch, _: &[u16]) -> Transmitted {
+    fn transmit(&self, _: Share, _: &Batch, _: &[u16]) -> Transmitted {
         Transmitted::default()
     }
 }
