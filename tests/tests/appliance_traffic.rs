@@ -1,7 +1,7 @@
 //! Frames through the running program: fake guests on its sockets, `ovs-ofctl` and `vswitch ctl` beside them.
 
 use std::os::unix::net::UnixListener;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tests::frontend::{Guest, Options};
@@ -111,6 +111,35 @@ fn guests_talk_and_are_counted() {
     check_accounts(&switch, "vm2", 1);
     assert_eq!(number(&port(&switch, "vm2"), "tx_frames"), 1001);
     switch.stop();
+}
+
+#[test]
+fn a_frame_of_a_quiet_guest_is_heard_of() {
+    const GUESTS: u8 = 12;
+    for poll in ["adaptive", "busy", "interrupt"] {
+        let ports: Vec<_> = (1..=GUESTS).map(|guest| format!("vm{guest}=vhost-user:vm{guest}.sock")).collect();
+        let switch = Switch::start(&[vec!["--poll", poll], ports.iter().flat_map(|port| ["--port", port]).collect()].concat());
+        let mut guests: Vec<_> = (1..=GUESTS).map(|guest| connect(&switch, &format!("vm{guest}"))).collect();
+        for from in 1..=GUESTS {
+            send(&mut guests[usize::from(from - 1)], &[broadcast(from, 60)]);
+            for to in (1..=GUESTS).filter(|to| *to != from) {
+                assert_eq!(receive(&mut guests[usize::from(to - 1)], 1), [broadcast(from, 60)]);
+            }
+        }
+        for quiet in 3..=GUESTS {
+            // Two guests talk for long enough that the worker stops looking at the others.
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_millis(5) {
+                for (from, to) in [(1, 2), (2, 1)] {
+                    send(&mut guests[usize::from(from) - 1], &[frame(from, to, 60)]);
+                    assert_eq!(receive(&mut guests[usize::from(to) - 1], 1), [frame(from, to, 60)]);
+                }
+            }
+            send(&mut guests[usize::from(quiet) - 1], &[frame(quiet, 1, 60)]);
+            assert_eq!(receive(&mut guests[0], 1), [frame(quiet, 1, 60)]);
+        }
+        switch.stop();
+    }
 }
 
 #[test]

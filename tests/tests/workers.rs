@@ -1,6 +1,7 @@
 //! Two workers on two threads, with fake guests behind real sessions: what control changes under them takes effect when they have said so, and loses
 //! nothing.
 
+use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -18,6 +19,7 @@ use datapath::tables::{FlowMod, Port, PortCounters, PortTotals, RuleFilter, Vlan
 use datapath::worker::Worker;
 use etherparse::PacketBuilder;
 use tests::frontend::{Guest, Options};
+use tests::random::Random;
 use tests::rig::Rig;
 
 const WORKERS: usize = 2;
@@ -40,7 +42,8 @@ struct Thread {
 }
 
 impl Thread {
-    fn start(mut worker: Worker) -> Self {
+    /// Starts a worker, and does something between each two breaths.
+    fn start(mut worker: Worker, mut between: impl FnMut(&mut Worker) + Send + 'static) -> Self {
         let (jobs, inbox): (_, Receiver<Job>) = channel();
         let acknowledged = worker.acknowledged();
         let thread = std::thread::spawn(move || {
@@ -53,6 +56,7 @@ impl Thread {
                 if worker.breathe(now) == 0 {
                     std::thread::yield_now();
                 }
+                between(&mut worker);
                 if now % 1000 == 0 {
                     worker.maintain(now);
                 }
@@ -96,7 +100,7 @@ impl Bench {
         for (at, (port, queue)) in rig.queues().into_iter().enumerate() {
             workers[at % WORKERS].add_input(port, queue);
         }
-        Self { threads: workers.into_iter().map(Thread::start).collect(), rig }
+        Self { threads: workers.into_iter().map(|worker| Thread::start(worker, |_| ())).collect(), rig }
     }
 
     /// Makes the frames of a port go out of others.
@@ -294,4 +298,71 @@ fn a_session_killed_under_traffic_loses_nothing_of_others() {
 /// The used index of each ring of a guest.
 fn rings(guest: &mut Guest) -> Vec<u16> {
     (0..guest.pairs()).flat_map(|pair| [guest.receiver(pair).ring.used_index(), guest.transmitter(pair).ring.used_index()]).collect()
+}
+
+#[test]
+fn queues_that_rest_lose_no_frame() {
+    const GUESTS: usize = 12;
+    let mut rig = Rig::new(&[Options::default(); GUESTS], 1, |_| VlanMode::default());
+    let mut worker = rig.worker(0, CacheLimits::default(), Box::new(NoControllers));
+    rig.queues().into_iter().for_each(|(port, queue)| worker.add_input(port, queue));
+    let kicks: Vec<_> = rig.guests.iter_mut().map(|guest| guest.transmitter(0).ring.kick.file()).collect();
+    // Puts to rest whatever has nothing at the moment, so that guests send while their queues fall asleep and are roused.
+    let thread = Thread::start(worker, move |worker| {
+        worker.rest();
+        for (mut kick, port) in kicks.iter().zip(1..) {
+            if kick.read(&mut [0; 8]).is_ok() {
+                worker.rouse(PortNo(port));
+            }
+        }
+    });
+    let mut bench = Bench { threads: vec![thread], rig };
+    (1..=GUESTS as u32).for_each(|port| bench.rule(port, &[PortNo(port % GUESTS as u32 + 1)]));
+    bench.barrier();
+    let mut random = Random::new(7);
+    for number in 0..20_000 {
+        let from = random.below(GUESTS as u64) as usize;
+        wait_until("there is room for a frame", || {
+            bench.rig.guests[from].transmitter(0).reclaim();
+            bench.rig.guests[from].send(0, [&frame(1, number)[..]]) == 1
+        });
+        // Now and then, every queue has the time to fall asleep.
+        if random.below(16) == 0 {
+            let to = (from + 1) % GUESTS;
+            wait_until("the frame has come", || received(&mut bench.rig.guests[to]).contains(&number));
+        }
+    }
+    bench.quiesce();
+    assert_eq!((0..GUESTS).map(|guest| bench.totals(guest).forwarded).sum::<u64>(), 20_000);
+}
+
+#[test]
+fn each_worker_keeps_to_queues_of_its_own_and_flows_to_their_order() {
+    const PAIRS: usize = 4;
+    let mut bench = Bench::new(3, PAIRS);
+    (1..=2).for_each(|port| bench.rule(port, &[PortNo(3)]));
+    bench.barrier();
+    // The flow with a number goes through the queue with this number, which one worker serves of both guests.
+    let flows = 4 * PAIRS as u16;
+    let (mut sent, mut seen) = (vec![0; usize::from(2 * flows)], vec![0; usize::from(2 * flows)]);
+    let mut queues = [false; PAIRS];
+    for _ in 0..200 {
+        for (flow, sent) in (0..2 * flows).zip(&mut sent) {
+            let (guest, pair) = (usize::from(flow / flows), usize::from(flow) % PAIRS);
+            bench.rig.guests[guest].transmitter(pair).reclaim();
+            *sent += bench.rig.guests[guest].send(pair, [*sent + 1, *sent + 2].map(|number| frame(flow, number)).iter().map(Vec::as_slice))
+                as u64;
+        }
+        for (queue, used) in queues.iter_mut().enumerate() {
+            for frame in bench.rig.guests[2].receive(queue) {
+                let flow = usize::from(u16::from_be_bytes([frame[34], frame[35]]));
+                let number = u64::from_be_bytes(frame[frame.len() - 8..].try_into().expect("eight bytes"));
+                assert_eq!(flow % WORKERS, queue % WORKERS, "the queue {queue} belongs to the other worker");
+                assert!(number > seen[flow], "flow {flow}: frame {number} came after {}", seen[flow]);
+                seen[flow] = number;
+                *used = true;
+            }
+        }
+    }
+    assert_eq!(queues, [true; PAIRS], "all queues are used");
 }
