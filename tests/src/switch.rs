@@ -100,6 +100,16 @@ impl Switch {
         self.process.cpu_share(window)
     }
 
+    /// The processor time that the switch has used.
+    pub fn cpu_time(&self) -> Duration {
+        self.process.cpu_time()
+    }
+
+    /// The private memory that the switch uses, in bytes.
+    pub fn memory(&self) -> u64 {
+        self.process.memory()
+    }
+
     /// What the switch has logged since it was started last.
     pub fn log(&self) -> String {
         self.process.stderr()
