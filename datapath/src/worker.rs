@@ -30,8 +30,6 @@ use inputs::Inputs;
 const UPCALL_COST: u32 = 16;
 /// The most that a port can owe, in frames: a scan is forgotten soon after it ends.
 const DEBT_MAX: u32 = 1 << 12;
-/// Megaflows looked after in one call of [`Worker::maintain`].
-const REVALIDATE_BUDGET: usize = 1 << 12;
 /// One in this many megaflow hits is translated again and compared.
 const AUDIT_EVERY: u32 = 1 << 16;
 
@@ -89,6 +87,8 @@ pub struct WorkerStats {
     pub megaflow_hits: u64,
     /// Translated.
     pub upcalls: u64,
+    /// Megaflows that were installed.
+    pub installed: u64,
     /// Megaflows now.
     pub megaflows: usize,
     /// Masks now.
@@ -224,11 +224,11 @@ impl Worker {
         self.engine.cache.settle(&self.tables);
     }
 
-    /// Does some of the background work: settles counters, expires idle megaflows and translates stale ones again. For a few times a second.
-    pub fn maintain(&mut self, now: Nanos) {
+    /// Does some of the background work: settles counters, expires idle megaflows and translates stale ones again. It takes a fraction of a millisecond at
+    /// most. Returns the time after which there is more to do if frames come, a quarter of a second at most.
+    pub fn maintain(&mut self, now: Nanos) -> Nanos {
         self.take_up();
-        self.settle();
-        self.engine.cache.revalidate(REVALIDATE_BUDGET, &self.tables, now);
+        self.engine.cache.maintain(&self.tables, now)
     }
 
     /// Carries out a packet-out: `actions` on `frame` as if it had come in through `in_port`.
@@ -243,7 +243,7 @@ impl Worker {
     /// What was counted so far.
     pub fn stats(&self) -> WorkerStats {
         let megaflows = self.engine.cache.megaflows();
-        WorkerStats { megaflows: megaflows.len(), masks: megaflows.masks(), ..self.engine.stats }
+        WorkerStats { installed: self.engine.cache.installed(), megaflows: megaflows.len(), masks: megaflows.masks(), ..self.engine.stats }
     }
 
     /// The megaflows of this worker.
@@ -557,6 +557,66 @@ mod tests {
         assert_eq!(rule.counters.frames(), 1);
     }
 
+    /// A rule that looks at every flow's UDP ports, so that each needs a megaflow of its own.
+    fn flow_by_flow(rig: &mut Rig, from: u32) {
+        let matching = Match::ANY.with(Field::InPort, from.into()).with(Field::EthType, 0x800).with(Field::IpProto, 17);
+        rig.rule(matching.with(Field::UdpSrc, 0xffff), Vec::new());
+        let flow_mod = FlowMod {
+            matching,
+            priority: 1,
+            instructions: Instructions { apply: output(3), ..Instructions::default() },
+            ..FlowMod::default()
+        };
+        rig.draft.flow_mod(&flow_mod, 0).expect("a good rule");
+        rig.published.publish(rig.draft.clone());
+    }
+
+    #[test]
+    fn megaflows_of_a_port_that_has_many_go_sooner() {
+        let limits = CacheLimits { admission: false, megaflows: 128, megaflows_per_port: 64, idle: 5000, ..CacheLimits::default() };
+        let mut rig = Rig::new(3, limits);
+        flow_by_flow(&mut rig, 1);
+        flow_by_flow(&mut rig, 2);
+        let send = |rig: &mut Rig, port: usize, flows: std::ops::Range<u16>, now| {
+            flows.for_each(|flow| rig.ports[port].offer(&udp(flow)));
+            while rig.worker.breathe(now) > 0 || rig.worker.arm() {}
+        };
+        send(&mut rig, 0, 0..10, 0);
+        send(&mut rig, 1, 0..100, 0);
+        assert_eq!(rig.worker.stats().megaflows, 10 + 64, "a port has its share");
+        // A flow finds room as soon as others were idle for a while, without waiting for the background work.
+        send(&mut rig, 1, 200..230, 101);
+        let found_room = rig.worker.stats().installed as usize - (10 + 64);
+        assert!(found_room > 20, "{found_room}");
+        rig.worker.maintain(101);
+        assert_eq!(rig.worker.stats().megaflows, 10 + 64 / 2, "half of a share is left alone, and so are the few of another port");
+        rig.worker.maintain(5001);
+        assert_eq!(rig.worker.stats().megaflows, found_room);
+    }
+
+    #[test]
+    fn background_work_comes_in_small_pieces() {
+        let mut rig = Rig::new(3, CacheLimits { admission: false, ..CacheLimits::default() });
+        flow_by_flow(&mut rig, 1);
+        for flow in 0..20_000 {
+            rig.ports[0].offer(&udp(flow));
+        }
+        while rig.worker.breathe(0) > 0 || rig.worker.arm() {}
+        assert_eq!(rig.worker.stats().megaflows, 20_000);
+        // All go, since fewer bits count now, without any frame asking for them.
+        let instructions = Instructions { apply: output(2), ..Instructions::default() };
+        let matching = Match::ANY.with(Field::InPort, 1);
+        rig.draft.flow_mod(&FlowMod { matching, priority: 0xffff, instructions, ..FlowMod::default() }, 0).expect("a good rule");
+        rig.published.publish(rig.draft.clone());
+        let (mut now, mut most) = (0, 0);
+        while rig.worker.stats().megaflows > 0 && now < 10_000_000_000 {
+            let before = rig.worker.stats().megaflows;
+            now += rig.worker.maintain(now);
+            most = most.max(before - rig.worker.stats().megaflows);
+        }
+        assert!((1..=256).contains(&most) && now < 2_000_000_000, "{most} in a call, {now} ns in all");
+    }
+
     #[test]
     fn every_frame_has_one_outcome() {
         let mut rig = Rig::new(3, CacheLimits::default());
@@ -580,8 +640,7 @@ mod tests {
     #[test]
     fn a_port_that_causes_translations_is_passed_over_while_others_have_work() {
         let mut rig = Rig::new(3, CacheLimits { admission: false, ..CacheLimits::default() });
-        // Looks at every flow's port, so that each needs an entry of its own.
-        rig.rule(Match::ANY.with(Field::InPort, 1).with(Field::EthType, 0x800).with(Field::IpProto, 17).with(Field::UdpSrc, 1), output(3));
+        flow_by_flow(&mut rig, 1);
         rig.rule(Match::ANY.with(Field::InPort, 2), output(3));
         let served = |rig: &Rig, number| rig.draft.ports().get(PortNo(number)).expect("it is there").counters.totals().rx_frames;
         for i in 0..32 * 64u16 {

@@ -25,7 +25,7 @@ sut_stats() {
 import json, sys
 before, after, drops = (json.load(open(f)) for f in sys.argv[1:])
 before, after = before[0], after[0]
-spent = {k: after[k] - before[k] for k in ("frames", "busy_cycles", "idle_cycles", "microflow_hits", "megaflow_hits", "upcalls")}
+spent = {k: after[k] - before[k] for k in ("frames", "busy_cycles", "idle_cycles", "microflow_hits", "megaflow_hits", "upcalls", "installed")}
 spent["cycles_per_frame"] = round(spent["busy_cycles"] / max(1, spent["frames"]), 1)
 spent.update(megaflows=after["megaflows"], masks=after["masks"], audit_mismatches=after["audit_mismatches"])
 for d in drops: spent["drop_%s_%s" % (d["port"], d["reason"])] = d["frames"]

@@ -140,6 +140,8 @@ pub struct Worker {
     pub megaflow_hits: u64,
     /// Frames that were translated.
     pub upcalls: u64,
+    /// Megaflows that were installed.
+    pub installed: u64,
     /// Megaflows cached now.
     pub megaflows: usize,
     /// Masks of theirs.

@@ -240,6 +240,12 @@ impl Megaflows {
             && (masks < self.limits.masks_per_port && self.ranking.len() < usize::from(NOWHERE) || known())
     }
 
+    /// Whether the port of a megaflow has more than half of what would be its share of a cache full of the megaflows of all ports that have some.
+    pub(super) fn is_crowded(&self, id: FlowId) -> bool {
+        let entries = self.per_port.get(&self.flow(id).in_port).map_or(0, |share| share.entries);
+        entries > self.limits.megaflows_per_port.min(self.limits.megaflows / self.per_port.len().max(1)) / 2
+    }
+
     /// The hash of the megaflow that `key` would be in under `mask`.
     pub(super) fn hash(&self, key: &FlowKey, mask: &KeyMask) -> u64 {
         key.0.iter().zip(&mask.0).fold(self.seed, |hash, (word, bits)| mix(mix(hash, word & bits), *bits))
@@ -316,6 +322,11 @@ impl Megaflows {
             self.release_share(cause, |share| share.masks -= 1);
         }
         self.free.push(id.0);
+        if self.free.len() == self.flows.len() {
+            // Whoever looks at all places need not look at those of better days.
+            self.flows.clear();
+            self.free.clear();
+        }
     }
 
     fn release_share(&mut self, port: PortNo, release: impl FnOnce(&mut PortShare)) {

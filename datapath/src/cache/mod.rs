@@ -24,6 +24,20 @@ use crate::port::PortNo;
 use crate::tables::Tables;
 use crate::translate::{Scratch, translate_into};
 
+/// How long it takes at most to look at every megaflow once.
+const SWEEP: Nanos = 1_000_000_000;
+/// How often some of them are looked at.
+const MAINTAIN_MIN: Nanos = 1_000_000;
+const MAINTAIN_MAX: Nanos = 250_000_000;
+/// How much is done at once, in megaflows looked at.
+const WORK: usize = 1 << 10;
+/// What a translation counts for.
+const TRANSLATION_WORK: usize = 4;
+/// How much is done when there is no room for a megaflow.
+const ROOM_WORK: usize = 4;
+/// How many times sooner a megaflow is idle if its port has many.
+const CROWDED_HASTE: Nanos = 50;
+
 /// The number of a megaflow of one worker. Numbers are used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowId(u32);
@@ -41,7 +55,7 @@ pub struct CacheLimits {
     pub masks_per_port: usize,
     /// Whether a flow is cached from its second frame only, instead of from its first.
     pub admission: bool,
-    /// A megaflow that saw no frame for so long is removed.
+    /// A megaflow that saw no frame for so long is removed; one of a port that has more than half of its share of them, much sooner.
     pub idle: Nanos,
 }
 
@@ -106,6 +120,8 @@ pub(crate) struct FlowCache {
     limits: CacheLimits,
     /// Where the background revalidation goes on.
     cursor: usize,
+    /// Megaflows installed so far.
+    installed: u64,
     scratch: Scratch,
 }
 
@@ -120,16 +136,22 @@ impl FlowCache {
         Self {
             microflows: Microflows::new(limits.microflows),
             megaflows: Megaflows::new(limits, seed),
-            admission: Admission::new(1 << 14),
+            admission: Admission::new(limits.megaflows),
             verdicts: Verdicts::new(seed),
             limits,
             cursor: 0,
+            installed: 0,
             scratch: Scratch::default(),
         }
     }
 
     pub fn megaflows(&self) -> &Megaflows {
         &self.megaflows
+    }
+
+    /// The number of megaflows installed so far.
+    pub fn installed(&self) -> u64 {
+        self.installed
     }
 
     #[inline]
@@ -185,14 +207,23 @@ impl FlowCache {
             stale = self.megaflows.lookup(key);
         }
         let admitted = !self.limits.admission || self.admission.admit(self.megaflows.hash(key, &mask));
-        if !admitted || !self.megaflows.has_room(in_port, &mask) {
+        if !admitted || !self.has_room(in_port, &mask, tables, now) {
             self.verdicts.count(current.verdict, bytes, now);
             self.verdicts.release(current.verdict);
             return Found::Once(current.verdict);
         }
         let id = self.megaflows.insert(in_port, key, &mask, current, now);
+        self.installed += 1;
         self.microflows.insert(hash, id);
         Found::Megaflow(id)
+    }
+
+    /// Whether a megaflow may be installed. If there is no room, looks whether some has become free.
+    fn has_room(&mut self, in_port: PortNo, mask: &KeyMask, tables: &Tables, now: Nanos) -> bool {
+        self.megaflows.has_room(in_port, mask) || {
+            self.revalidate(ROOM_WORK, tables, now);
+            self.megaflows.has_room(in_port, mask)
+        }
     }
 
     /// What was translated last, held for a megaflow.
@@ -219,7 +250,7 @@ impl FlowCache {
 
     /// Credits every frame to the rules it was forwarded by.
     pub fn settle(&mut self, tables: &Tables) {
-        self.verdicts.settle(tables);
+        self.verdicts.settle(usize::MAX, tables);
     }
 
     fn replace(&mut self, id: FlowId, current: Current) {
@@ -233,19 +264,33 @@ impl FlowCache {
         self.megaflows.remove(id);
     }
 
-    /// Looks after up to `budget` places: idle megaflows go, stale ones are translated again and kept if they still say the same.
-    pub fn revalidate(&mut self, budget: usize, tables: &Tables, now: Nanos) {
-        for _ in 0..budget.min(self.megaflows.places()) {
+    /// Does some of the background work, in a time that has a bound: settles, and [revalidates](Self::revalidate). Returns when it wants to be called again,
+    /// from now: so soon that all megaflows are looked at within [`SWEEP`], or in about twice that, if all have to be translated.
+    pub fn maintain(&mut self, tables: &Tables, now: Nanos) -> Nanos {
+        self.verdicts.settle(WORK, tables);
+        let done = self.revalidate(WORK, tables, now);
+        let slices = self.megaflows.places() / done.max(1) + 1;
+        (SWEEP / slices as Nanos).clamp(MAINTAIN_MIN, MAINTAIN_MAX)
+    }
+
+    /// Looks after the next places, as many as come to `work`: idle megaflows go, stale ones are translated again and kept if they still say the same.
+    /// Returns how many places these were.
+    fn revalidate(&mut self, work: usize, tables: &Tables, now: Nanos) -> usize {
+        let (mut done, mut work) = (0, work);
+        while work > 0 && done < self.megaflows.places() {
             if self.cursor >= self.megaflows.places() {
                 self.cursor = 0;
                 self.megaflows.rank();
             }
             let place = self.cursor;
             self.cursor += 1;
+            done += 1;
+            work -= 1;
             let Some(id) = self.megaflows.at(place) else { continue };
-            if self.megaflows.flow(id).used + self.limits.idle < now {
+            if self.is_idle(id, now) {
                 self.remove(id);
             } else if !self.current(id, tables) {
+                work = work.saturating_sub(TRANSLATION_WORK - 1);
                 // Zeros stand for the bits that did not count. If they count now, the mask differs and the megaflow goes.
                 translate_into(tables, &self.megaflows.key(id), now, &mut self.scratch, false);
                 if self.scratch.mask == *self.megaflows.mask(id) && self.scratch.effects.is_current(tables) {
@@ -256,6 +301,13 @@ impl FlowCache {
                 }
             }
         }
+        done
+    }
+
+    /// Whether a megaflow was not used for so long that it goes.
+    fn is_idle(&self, id: FlowId, now: Nanos) -> bool {
+        let idle = now.saturating_sub(self.megaflows.flow(id).used);
+        idle > self.limits.idle || idle > self.limits.idle / CROWDED_HASTE && self.megaflows.is_crowded(id)
     }
 
     /// Whether a megaflow says what a translation says now. For audits: it changes nothing.

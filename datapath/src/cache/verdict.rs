@@ -8,6 +8,7 @@
 //! A verdict that no megaflow uses (its flows were not admitted to the cache) stays until it is settled without having been needed since it was settled
 //! before, or until there are too many such.
 
+use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 
 use crate::Nanos;
@@ -67,8 +68,8 @@ pub(super) struct Verdicts {
     free: Vec<u32>,
     /// The numbers of those that exist, by their hashes.
     index: Shards<u32>,
-    /// Those to be settled.
-    pending: Vec<VerdictId>,
+    /// Those to be settled, in this order.
+    pending: VecDeque<VerdictId>,
     /// The one asked for last: the next is often the same.
     last: VerdictId,
     seed: u64,
@@ -77,7 +78,7 @@ pub(super) struct Verdicts {
 impl Verdicts {
     /// None yet. What they are found by depends on `seed`.
     pub fn new(seed: u64) -> Self {
-        Self { verdicts: Vec::new(), free: Vec::new(), index: Shards::default(), pending: Vec::new(), last: NONE, seed }
+        Self { verdicts: Vec::new(), free: Vec::new(), index: Shards::default(), pending: VecDeque::new(), last: NONE, seed }
     }
 
     #[inline]
@@ -102,8 +103,8 @@ impl Verdicts {
 
     fn add(&mut self, said: &Scratch, hash: u32, tables: &Tables) -> u32 {
         if self.pending.len() >= PENDING_MAX {
-            self.settle(tables);
-            self.settle(tables);
+            self.settle(usize::MAX, tables);
+            self.settle(usize::MAX, tables);
         }
         let verdict = Verdict {
             actions: said.actions[..].into(),
@@ -150,7 +151,7 @@ impl Verdicts {
         let verdict = &mut self.verdicts[id.0 as usize];
         if !verdict.pending {
             verdict.pending = true;
-            self.pending.push(id);
+            self.pending.push_back(id);
         }
         verdict.frames += 1;
         verdict.bytes += bytes as u64;
@@ -158,25 +159,24 @@ impl Verdicts {
         verdict
     }
 
-    /// Credits all frames counted. What nobody needed since the last time goes.
-    pub fn settle(&mut self, tables: &Tables) {
-        let mut pending = std::mem::take(&mut self.pending);
-        pending.retain(|id| {
+    /// Credits the frames counted with up to `count` verdicts. What nobody needed since the last time goes.
+    pub fn settle(&mut self, count: usize, tables: &Tables) {
+        for _ in 0..count.min(self.pending.len()) {
+            let Some(id) = self.pending.pop_front() else { return };
             let verdict = &mut self.verdicts[id.0 as usize];
             if verdict.frames > 0 {
                 verdict.effects.credit(tables, verdict.frames, verdict.bytes, verdict.used);
                 (verdict.frames, verdict.bytes) = (0, 0);
                 if verdict.users == 0 {
-                    return true;
+                    self.pending.push_back(id);
+                    continue;
                 }
             }
             verdict.pending = false;
             if verdict.users == 0 {
-                self.remove(*id);
+                self.remove(id);
             }
-            false
-        });
-        self.pending = pending;
+        }
     }
 
     fn remove(&mut self, id: VerdictId) {
@@ -276,10 +276,10 @@ mod tests {
         verdicts.hold(used);
         verdicts.count(used, 60, 1);
         let id = once(&mut verdicts, 1);
-        verdicts.settle(&tables);
+        verdicts.settle(usize::MAX, &tables);
         assert_eq!(once(&mut verdicts, 1), id, "it was needed not long ago");
-        verdicts.settle(&tables);
-        verdicts.settle(&tables);
+        verdicts.settle(usize::MAX, &tables);
+        verdicts.settle(usize::MAX, &tables);
         assert_eq!(verdicts.free.len(), 1);
         // Any number of them takes little room.
         (0..10 * PENDING_MAX as u32).for_each(|port| {

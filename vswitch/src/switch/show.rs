@@ -67,6 +67,7 @@ impl Switch {
                 microflow_hits: stats.microflow_hits,
                 megaflow_hits: stats.megaflow_hits,
                 upcalls: stats.upcalls,
+                installed: stats.installed,
                 megaflows: stats.megaflows,
                 masks: stats.masks,
                 audits: stats.audits,

@@ -29,10 +29,8 @@ use super::clock::{CoarseClock, cycles};
 use super::patience::Patience;
 use crate::config::Polling;
 
-/// How often a worker with traffic looks after its caches.
-const MAINTAIN_EVERY: Nanos = 250_000_000;
-/// How often one without traffic does, as long as it has cached flows.
-const MAINTAIN_IDLE_EVERY: Nanos = 1_000_000_000;
+/// How many times less often a worker looks after its caches while there is no traffic.
+const IDLE_SLOWNESS: Nanos = 4;
 /// How long a queue without frames is polled, once or twice, before it is put to rest.
 const REST_EVERY: Nanos = 1_000_000;
 /// How late the time may be when there are frames, and how late a kick of a queue at rest may be heard: 2^15 cycles, some ten microseconds.
@@ -229,6 +227,7 @@ impl Thread {
         let (mut cycle, mut listened) = (cycles(), 0);
         let mut now = self.clock.at(cycle, 0);
         let (mut idle_since, mut maintained, mut rested) = (now, now, now);
+        let mut maintain_after = 0;
         let (mut busy, mut slept) = (false, false);
         loop {
             let frames = self.worker.breathe(now);
@@ -249,8 +248,8 @@ impl Thread {
                     return self.worker.settle();
                 }
             }
-            if now >= maintained + MAINTAIN_EVERY {
-                self.worker.maintain(now);
+            if now >= maintained + maintain_after {
+                maintain_after = self.worker.maintain(now);
                 maintained = now;
             }
             if now >= rested + REST_EVERY && self.unkicked == 0 {
@@ -271,8 +270,8 @@ impl Thread {
             // What woke it may be a word of the control thread's, which is heeded by a breath: it must not sleep before the next one.
             if !heard && self.unkicked == 0 && self.patience.is_over(now - idle_since) {
                 let until = match idle_since >= maintained {
-                    true => Some(maintained + MAINTAIN_EVERY),
-                    false => (self.worker.stats().megaflows > 0).then_some(maintained + MAINTAIN_IDLE_EVERY),
+                    true => Some(maintained + maintain_after),
+                    false => (self.worker.stats().megaflows > 0).then_some(maintained + IDLE_SLOWNESS * maintain_after),
                 };
                 self.sleep(until.map(|until| until.saturating_sub(now)));
                 slept = true;
