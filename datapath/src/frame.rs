@@ -88,7 +88,7 @@ pub struct Frame {
     payload_count: u32,
     /// The port that the frame came in through.
     pub in_port: PortNo,
-    /// A hash of the flow key, the same for all frames of a flow; picks among queues.
+    /// Picks among queues: see [`crate::key::spread`].
     pub hash: u32,
     /// Where the headers are.
     pub layout: Layout,

@@ -2,25 +2,32 @@
 //!
 //! A megaflow says that every frame whose key agrees with its own in the bits of a mask has the same actions. Megaflows of one mask share a
 //! *subtable*, a hash table of masked keys. The megaflows that are current are disjoint, so the first match wins and the subtables can be
-//! searched in any order: the most used first.
+//! searched in any order. Which of them are worth a search is said by a [`Filter`].
+//!
+//! Every mask has the ingress port in it, so what the frames of one port bring in is a [`Space`] of its own: its subtables, its filter, the bits
+//! that its masks look at. The frames of other ports neither find anything there nor are slowed down by it.
 //!
 //! A [`Megaflow`] is two cache lines: the first has the masked key, the second the counters and the number of its [verdict](super::verdict). The room
 //! for all of them is reserved at the start, and used from its front, so that the cache never stops to move what it has.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::mem::offset_of;
+use std::ops::Bound;
 
+use super::filter::Filter;
 use super::verdict::VerdictId;
 use super::{CacheLimits, FlowId};
 use crate::Nanos;
 use crate::classifier::mask::{Mask, mix, set_bits};
-use crate::key::{FlowKey, KEY_WORDS, KeyMask};
+use crate::frame::BATCH;
+use crate::key::{Examined, FlowKey, KEY_WORDS, KeyMask};
 use crate::memory::prefetch;
 use crate::port::PortNo;
 
 /// Masked words that are kept beside the counters; an IPv4 key has no more.
 const INLINE_WORDS: usize = 6;
 /// The subtable of a place that is not in use.
-const NOWHERE: u16 = u16::MAX;
+const NOWHERE: u32 = u32::MAX;
 
 /// The megaflows of one mask: open addressing with linear probing over (hash, place) pairs. Empty slots have place [`u32::MAX`].
 struct Subtable {
@@ -29,15 +36,15 @@ struct Subtable {
     len: usize,
     /// Hits since the subtables were last ranked.
     hits: u64,
-    /// The port whose frames brought this mask in; it counts against that port's share.
-    cause: PortNo,
+    /// The port whose frames it is for.
+    in_port: PortNo,
 }
 
 impl Subtable {
     const EMPTY: (u32, u32) = (0, u32::MAX);
 
-    fn new(mask: &KeyMask, cause: PortNo) -> Self {
-        Self { mask: Mask::new(mask), slots: vec![Self::EMPTY; 16], len: 0, hits: 0, cause }
+    fn new(mask: &KeyMask, in_port: PortNo) -> Self {
+        Self { mask: Mask::new(mask), slots: vec![Self::EMPTY; 16], len: 0, hits: 0, in_port }
     }
 
     #[inline]
@@ -102,21 +109,19 @@ impl Subtable {
 }
 
 /// See the module.
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub(crate) struct Megaflow {
     /// The first masked words.
     key: [u64; INLINE_WORDS],
-    subtable: u16,
+    subtable: u32,
+    hash: u32,
     /// Whether the verdict relies on learned addresses, and so can go stale within an epoch.
     pub(super) learned: bool,
-    hash: u32,
     // The second line starts here.
     /// The epoch of the tables that the verdict comes from.
     pub(super) epoch: u64,
     /// What becomes of the frames.
     pub(super) verdict: VerdictId,
-    /// The port whose frame brought it in.
-    in_port: PortNo,
     /// Frames so far.
     pub(super) frames: u64,
     /// Their bytes.
@@ -129,7 +134,7 @@ pub(crate) struct Megaflow {
     rest: Box<[u64]>,
 }
 
-const _: () = assert!(size_of::<Megaflow>() == 128);
+const _: () = assert!(size_of::<Megaflow>() == 128 && offset_of!(Megaflow, epoch) == 64);
 
 impl Megaflow {
     /// Says something newer, under the same mask.
@@ -154,17 +159,21 @@ pub(crate) struct Megaflows {
     flows: Vec<Megaflow>,
     free: Vec<u32>,
     subtables: Vec<Subtable>,
-    /// The subtables in use, most used first.
-    ranking: Vec<u16>,
-    per_port: HashMap<PortNo, PortShare>,
+    spaces: BTreeMap<PortNo, Space>,
+    /// The filter that is being made for a port's space, from the megaflows that were visited since the subtables were last ranked, and new ones.
+    renewal: Option<(PortNo, Filter)>,
     limits: CacheLimits,
     seed: u64,
 }
 
+/// The megaflows of the frames of one port.
 #[derive(Default)]
-struct PortShare {
+struct Space {
     entries: usize,
-    masks: usize,
+    /// Knows the subtables.
+    filter: Filter,
+    /// The bits that some mask looks at.
+    examined: Examined,
 }
 
 impl Megaflows {
@@ -173,8 +182,8 @@ impl Megaflows {
             flows: Vec::with_capacity(limits.megaflows),
             free: Vec::new(),
             subtables: Vec::new(),
-            ranking: Vec::new(),
-            per_port: HashMap::new(),
+            spaces: BTreeMap::new(),
+            renewal: None,
             limits,
             seed,
         }
@@ -187,7 +196,12 @@ impl Megaflows {
 
     /// The number of masks.
     pub fn masks(&self) -> usize {
-        self.ranking.len()
+        self.spaces.values().map(|space| space.filter.len()).sum()
+    }
+
+    /// The bits that tell the megaflows of the frames of `in_port` apart. Frames whose keys agree in them are in the same.
+    pub(super) fn examined(&self, in_port: PortNo) -> &Examined {
+        self.spaces.get(&in_port).map_or(&Examined::NONE, |space| &space.examined)
     }
 
     /// Brings a megaflow closer.
@@ -203,7 +217,7 @@ impl Megaflows {
     #[inline]
     pub(super) fn contains(&self, id: FlowId, key: &FlowKey) -> bool {
         let Some(flow) = self.flows.get(id.0 as usize) else { return false };
-        let Some(subtable) = self.subtables.get(usize::from(flow.subtable)) else { return false };
+        let Some(subtable) = self.subtables.get(flow.subtable as usize) else { return false };
         Self::agrees(flow, &subtable.mask, key)
     }
 
@@ -219,31 +233,61 @@ impl Megaflows {
     }
 
     /// The megaflow that `key` is in.
-    pub(super) fn lookup(&mut self, key: &FlowKey) -> Option<FlowId> {
-        let found = self.ranking.iter().find_map(|number| {
-            let subtable = &self.subtables[usize::from(*number)];
+    pub(super) fn lookup(&self, key: &FlowKey) -> Option<FlowId> {
+        let space = self.spaces.get(&in_port(key))?;
+        space.filter.candidates(key).find_map(|number| {
+            let subtable = &self.subtables[number as usize];
             let hash = subtable.hash(key, self.seed);
-            let place = subtable.probe(hash).find(|place| Self::agrees(&self.flows[*place as usize], &subtable.mask, key))?;
-            Some((*number, place))
-        });
-        let (number, place) = found?;
-        self.subtables[usize::from(number)].hits += 1;
-        Some(FlowId(place))
+            subtable.probe(hash).find(|place| Self::agrees(&self.flows[*place as usize], &subtable.mask, key)).map(FlowId)
+        })
+    }
+
+    /// Where to look first for the megaflows of those of `keys` whose bits are set in `slots`, all of `in_port`. What each step needs is asked for before any
+    /// takes it, so that the waits for memory overlap. A candidate must be confirmed, and a key without one searched for.
+    pub(super) fn foresee(&self, in_port: PortNo, keys: &[FlowKey; BATCH], slots: u32, candidates: &mut [Option<FlowId>; BATCH]) {
+        let Some(space) = self.spaces.get(&in_port) else { return };
+        let mut first = [(NOWHERE, 0); BATCH];
+        for slot in set_bits(slots) {
+            if let Some(number) = space.filter.candidates(&keys[slot]).next() {
+                let subtable = &self.subtables[number as usize];
+                let hash = subtable.hash(&keys[slot], self.seed);
+                prefetch(&subtable.slots[hash as usize & (subtable.slots.len() - 1)]);
+                first[slot] = (number, hash);
+            }
+        }
+        for slot in set_bits(slots) {
+            let (number, hash) = first[slot];
+            if let Some(place) = self.subtables.get(number as usize).and_then(|subtable| subtable.probe(hash).next()) {
+                self.prefetch(FlowId(place));
+                candidates[slot] = Some(FlowId(place));
+            }
+        }
+    }
+
+    /// Counts a hit of a search, by which subtables are ranked.
+    #[inline]
+    pub(super) fn count_hit(&mut self, id: FlowId) {
+        self.subtables[self.flows[id.0 as usize].subtable as usize].hits += 1;
     }
 
     /// Whether a frame of `in_port` may install a megaflow under `mask`: there is room in the cache and in the port's share of entries and masks.
     pub(super) fn has_room(&self, in_port: PortNo, mask: &KeyMask) -> bool {
-        let (entries, masks) = self.per_port.get(&in_port).map_or((0, 0), |share| (share.entries, share.masks));
-        let known = || self.ranking.iter().any(|number| self.subtables[usize::from(*number)].mask.bits() == mask);
+        let (entries, masks) = self.spaces.get(&in_port).map_or((0, 0), |space| (space.entries, space.filter.len()));
         self.len() < self.limits.megaflows
             && entries < self.limits.megaflows_per_port
-            && (masks < self.limits.masks_per_port && self.ranking.len() < usize::from(NOWHERE) || known())
+            && (masks < self.limits.masks_per_port || self.find_subtable(in_port, mask).is_some())
+    }
+
+    /// The subtable for this mask.
+    fn find_subtable(&self, in_port: PortNo, mask: &KeyMask) -> Option<u32> {
+        self.spaces.get(&in_port)?.filter.subtables().find(|number| self.subtables[*number as usize].mask.bits() == mask)
     }
 
     /// Whether the port of a megaflow has more than half of what would be its share of a cache full of the megaflows of all ports that have some.
     pub(super) fn is_crowded(&self, id: FlowId) -> bool {
-        let entries = self.per_port.get(&self.flow(id).in_port).map_or(0, |share| share.entries);
-        entries > self.limits.megaflows_per_port.min(self.limits.megaflows / self.per_port.len().max(1)) / 2
+        let port = self.subtables[self.flow(id).subtable as usize].in_port;
+        let entries = self.spaces.get(&port).map_or(0, |space| space.entries);
+        entries > self.limits.megaflows_per_port.min(self.limits.megaflows / self.spaces.len().max(1)) / 2
     }
 
     /// The hash of the megaflow that `key` would be in under `mask`.
@@ -254,8 +298,13 @@ impl Megaflows {
     /// Installs a megaflow: [`Megaflows::has_room`] was asked, and there is none that contains the key.
     pub(super) fn insert(&mut self, in_port: PortNo, key: &FlowKey, mask: &KeyMask, current: Current, now: Nanos) -> FlowId {
         let number = self.subtable_of(mask, in_port);
-        self.per_port.entry(in_port).or_default().entries += 1;
-        let subtable = &mut self.subtables[usize::from(number)];
+        let space = self.spaces.entry(in_port).or_default();
+        space.entries += 1;
+        space.filter.add(number, mask, key);
+        if let Some((_, filter)) = self.renewal.as_mut().filter(|(port, _)| *port == in_port) {
+            filter.add(number, mask, key);
+        }
+        let subtable = &mut self.subtables[number as usize];
         let hash = subtable.hash(key, self.seed);
         let mut words = set_bits(subtable.mask.occupied()).map(|i| key.0[i] & mask.0[i]);
         let mut inline = [0; INLINE_WORDS];
@@ -270,7 +319,6 @@ impl Megaflows {
             hash,
             epoch: current.epoch,
             verdict: current.verdict,
-            in_port,
             frames: 0,
             bytes: 0,
             used: now,
@@ -290,19 +338,23 @@ impl Megaflows {
         FlowId(place)
     }
 
-    fn subtable_of(&mut self, mask: &KeyMask, cause: PortNo) -> u16 {
-        if let Some(number) = self.ranking.iter().find(|number| self.subtables[usize::from(**number)].mask.bits() == mask) {
-            return *number;
+    fn subtable_of(&mut self, mask: &KeyMask, in_port: PortNo) -> u32 {
+        if let Some(number) = self.find_subtable(in_port, mask) {
+            return number;
         }
-        self.per_port.entry(cause).or_default().masks += 1;
-        // A subtable that is empty is out of the ranking, and its place is free.
+        // A subtable that is empty is out of its space, and its place is free.
         let number = self.subtables.iter().position(|subtable| subtable.len == 0).unwrap_or_else(|| {
-            self.subtables.push(Subtable::new(mask, cause));
+            self.subtables.push(Subtable::new(mask, in_port));
             self.subtables.len() - 1
         });
-        self.subtables[number] = Subtable::new(mask, cause);
-        self.ranking.push(number as u16);
-        number as u16
+        self.subtables[number] = Subtable::new(mask, in_port);
+        let space = self.spaces.entry(in_port).or_default();
+        space.examined.include(mask);
+        space.filter.add_column(number as u32, mask);
+        if let Some((_, filter)) = self.renewal.as_mut().filter(|(port, _)| *port == in_port) {
+            filter.add_column(number as u32, mask);
+        }
+        number as u32
     }
 
     /// Removes a megaflow, whose verdict is to be released.
@@ -310,18 +362,23 @@ impl Megaflows {
         let flow = &mut self.flows[id.0 as usize];
         let number = std::mem::replace(&mut flow.subtable, NOWHERE);
         flow.rest = Box::default();
-        let (hash, in_port) = (flow.hash, flow.in_port);
-        let subtable = &mut self.subtables[usize::from(number)];
-        subtable.remove(hash, id.0);
-        let (cause, empty) = (subtable.cause, subtable.len == 0);
-        if empty {
-            self.ranking.retain(|ranked| *ranked != number);
-        }
-        self.release_share(in_port, |share| share.entries -= 1);
-        if empty {
-            self.release_share(cause, |share| share.masks -= 1);
-        }
+        let hash = flow.hash;
         self.free.push(id.0);
+        let subtable = &mut self.subtables[number as usize];
+        subtable.remove(hash, id.0);
+        let in_port = subtable.in_port;
+        let space = self.spaces.entry(in_port).or_default();
+        space.entries -= 1;
+        if subtable.len == 0 {
+            space.filter.remove_column(number);
+            if let Some((_, filter)) = self.renewal.as_mut().filter(|(port, _)| *port == in_port) {
+                filter.remove_column(number);
+            }
+        }
+        if space.entries == 0 {
+            self.spaces.remove(&in_port);
+            self.renewal.take_if(|(port, _)| *port == in_port);
+        }
         if self.free.len() == self.flows.len() {
             // Whoever looks at all places need not look at those of better days.
             self.flows.clear();
@@ -329,21 +386,43 @@ impl Megaflows {
         }
     }
 
-    fn release_share(&mut self, port: PortNo, release: impl FnOnce(&mut PortShare)) {
-        if let Some(share) = self.per_port.get_mut(&port) {
-            release(share);
-            if share.entries == 0 && share.masks == 0 {
-                self.per_port.remove(&port);
+    /// Tells the filter that is being made of the megaflow at a place, if there is one.
+    pub(super) fn visit(&mut self, place: usize) {
+        let Some(id) = self.at(place) else { return };
+        let number = self.flow(id).subtable;
+        let subtable = &self.subtables[number as usize];
+        if self.renewal.as_ref().is_some_and(|(port, _)| *port == subtable.in_port) {
+            let key = self.key(id);
+            if let Some((_, filter)) = &mut self.renewal {
+                filter.add(number, subtable.mask.bits(), &key);
             }
         }
     }
 
-    /// Puts the most used subtables first, and halves what is remembered of their use.
+    /// To be called when all megaflows were visited since the last call: the filter that was being made is the one of its space from now on, and that of the
+    /// next space is begun, with the most used subtables first.
     pub(super) fn rank(&mut self) {
-        let subtables = &mut self.subtables;
-        self.ranking.sort_by_key(|number| std::cmp::Reverse(subtables[usize::from(*number)].hits));
-        for number in &self.ranking {
-            subtables[usize::from(*number)].hits /= 2;
+        let renewed = self.renewal.take();
+        let last = renewed.as_ref().map(|(port, _)| *port);
+        if let Some((port, mut filter)) = renewed
+            && let Some(space) = self.spaces.get_mut(&port)
+        {
+            filter.choose();
+            space.filter = filter;
+            space.examined = Examined::NONE;
+            for number in space.filter.subtables() {
+                space.examined.include(self.subtables[number as usize].mask.bits());
+            }
+        }
+        let after = last.map_or(Bound::Unbounded, Bound::Excluded);
+        let Some((port, space)) = self.spaces.range((after, Bound::Unbounded)).next().or_else(|| self.spaces.iter().next()) else { return };
+        let mut numbers: Vec<u32> = space.filter.subtables().collect();
+        numbers.sort_by_key(|number| std::cmp::Reverse(self.subtables[*number as usize].hits));
+        let subtables = &self.subtables;
+        let filter = Filter::of(numbers.iter().map(|number| (*number, subtables[*number as usize].mask.bits())));
+        self.renewal = Some((*port, filter));
+        for number in numbers {
+            self.subtables[number as usize].hits /= 2;
         }
     }
 
@@ -372,7 +451,7 @@ impl Megaflows {
     /// The key of a megaflow, outside the mask zero.
     pub(super) fn key(&self, id: FlowId) -> FlowKey {
         let flow = self.flow(id);
-        let mask = &self.subtables[usize::from(flow.subtable)].mask;
+        let mask = &self.subtables[flow.subtable as usize].mask;
         let mut key = FlowKey::ZERO;
         for (i, word) in set_bits(mask.occupied()).zip(flow.key.iter().chain(&flow.rest)) {
             key.0[i] = *word;
@@ -382,6 +461,12 @@ impl Megaflows {
 
     /// The mask of a megaflow.
     pub(super) fn mask(&self, id: FlowId) -> &KeyMask {
-        self.subtables[usize::from(self.flow(id).subtable)].mask.bits()
+        self.subtables[self.flow(id).subtable as usize].mask.bits()
     }
+}
+
+/// The port that a key came in through.
+#[inline]
+fn in_port(key: &FlowKey) -> PortNo {
+    PortNo((key.0[0] >> 32) as u32)
 }

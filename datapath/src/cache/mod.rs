@@ -6,8 +6,11 @@
 //! is used. And the frames that were counted are *settled* - credited to the rules they were forwarded by - before those can change.
 
 mod admission;
+mod filter;
 mod megaflow;
 mod microflow;
+#[cfg(test)]
+mod tests;
 mod verdict;
 
 use std::fmt;
@@ -19,6 +22,7 @@ use verdict::{Verdict, VerdictId, Verdicts};
 
 use crate::Nanos;
 use crate::action::Action;
+use crate::frame::BATCH;
 use crate::key::{FlowKey, KeyMask};
 use crate::port::PortNo;
 use crate::tables::Tables;
@@ -122,6 +126,7 @@ pub(crate) struct FlowCache {
     cursor: usize,
     /// Megaflows installed so far.
     installed: u64,
+    seed: u64,
     scratch: Scratch,
 }
 
@@ -141,6 +146,7 @@ impl FlowCache {
             limits,
             cursor: 0,
             installed: 0,
+            seed,
             scratch: Scratch::default(),
         }
     }
@@ -154,6 +160,15 @@ impl FlowCache {
         self.installed
     }
 
+    /// What the microflow cache goes by: the hash of those bits of a key of `in_port` that some megaflow depends on. It changes with the megaflows; what was cached
+    /// under another is found no more.
+    #[inline]
+    pub fn hasher(&self, in_port: PortNo) -> impl Fn(&FlowKey) -> u64 {
+        let (examined, seed) = (self.megaflows.examined(in_port), self.seed);
+        move |key| examined.hash(key, seed)
+    }
+
+    /// Brings the microflows of `hash` closer.
     #[inline]
     pub fn prefetch(&self, hash: u64) {
         self.microflows.prefetch(hash);
@@ -185,8 +200,21 @@ impl FlowCache {
         if !self.current(id, tables) {
             return Err(Some(id));
         }
-        self.microflows.insert(hash, id);
+        self.remember(hash, id);
         Ok(id)
+    }
+
+    /// Candidates for those of a batch's `keys` for which the microflow cache has none: those whose bits are set in `slots`.
+    #[inline]
+    pub fn foresee(&self, in_port: PortNo, keys: &[FlowKey; BATCH], slots: u32, candidates: &mut [Option<FlowId>; BATCH]) {
+        self.megaflows.foresee(in_port, keys, slots, candidates);
+    }
+
+    /// Lets the next frame with this hash find a megaflow that had to be searched for.
+    #[inline]
+    pub fn remember(&mut self, hash: u64, id: FlowId) {
+        self.megaflows.count_hit(id);
+        self.microflows.insert(hash, id);
     }
 
     /// Translates a key that [`FlowCache::search`] did not find, and caches the result if it is admitted and there is room. If not, counts the
@@ -214,6 +242,8 @@ impl FlowCache {
         }
         let id = self.megaflows.insert(in_port, key, &mask, current, now);
         self.installed += 1;
+        // Its mask may have changed the hash.
+        let hash = self.hasher(in_port)(key);
         self.microflows.insert(hash, id);
         Found::Megaflow(id)
     }
@@ -300,6 +330,7 @@ impl FlowCache {
                     self.remove(id);
                 }
             }
+            self.megaflows.visit(place);
         }
         done
     }

@@ -22,7 +22,7 @@ use crate::translate::{Effects, Scratch};
 const PENDING_MAX: usize = 1 << 12;
 
 /// The number of no verdict.
-const NONE: VerdictId = VerdictId(u32::MAX);
+pub(super) const NONE: VerdictId = VerdictId(u32::MAX);
 
 /// The number of a verdict of one worker. Numbers are used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

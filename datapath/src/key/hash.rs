@@ -1,34 +1,75 @@
-//! The hash of a flow key.
+//! The hashes of a flow key.
 
-use super::FlowKey;
+use super::{FlowKey, KEY_WORDS, KeyMask};
 use crate::wire::ethernet::ethertype;
 
-/// Of word 3: the inner VLAN tag and the protocol. Not ip_frag, TOS and TTL.
-const NETWORK: u64 = 0xffff_ff00_00ff_0000;
 /// Of word 5: the ports, and ARP's opcode. Not the TCP flags.
 const TRANSPORT: u64 = 0xffff_ffff_0000_ffff;
 
-/// A hash over what tells flows apart: port, Ethernet addresses and type, VLANs, protocol, addresses, transport ports, labels, tunnel. It is the
-/// same for all frames of a flow, whatever their TTL, TOS or TCP flags. A `seed` that guests don't know keeps them from finding flows that
-/// collide.
-#[inline]
-pub fn hash(key: &FlowKey, seed: u64) -> u64 {
-    let words = &key.0;
-    // Odd numbers with no pattern: the first digits of the fraction of pi.
-    let mut hash = mix(words[0] ^ seed, words[1] ^ 0x243f_6a88_85a3_08d3)
-        ^ mix(words[2] ^ seed, words[3] & NETWORK ^ 0x1319_8a2e_0370_7345)
-        ^ mix(words[4] ^ seed, words[5] & TRANSPORT ^ 0xa409_3822_299f_31d1);
-    match words[1] as u16 {
-        ethertype::IPV4 => (),
-        ethertype::IPV6 => {
-            hash ^= mix(words[8] ^ seed, words[9] ^ 0x082e_fa98_ec4e_6c89) ^ mix(words[10] ^ seed, words[11] ^ 0x4528_21e6_38d0_1377);
+/// Odd numbers with no pattern, one for each pair of words: the digits of the fraction of pi, from the first.
+const ODD: [u64; KEY_WORDS / 2] = [
+    0x243f_6a88_85a3_08d3,
+    0x1319_8a2e_0370_7345,
+    0xa409_3822_299f_31d1,
+    0x082e_fa98_ec4e_6c89,
+    0x4528_21e6_38d0_1377,
+    0xbe54_66cf_34e9_0c6d,
+    0xc0ac_29b7_c97c_50dd,
+    0x3f84_d5b5_b547_0917,
+    0x9216_d5d9_8979_fb1b,
+];
+
+/// The bits of keys that some mask looks at. All else about a key makes no difference.
+#[derive(Clone, Debug, Default)]
+pub struct Examined {
+    bits: KeyMask,
+    /// The words that have such bits.
+    occupied: u32,
+}
+
+impl Examined {
+    /// No bits.
+    pub const NONE: Self = Self { bits: KeyMask::ZERO, occupied: 0 };
+
+    /// Adds the bits of a mask.
+    pub fn include(&mut self, mask: &KeyMask) {
+        self.bits.include(mask);
+        self.occupied = self.bits.occupied();
+    }
+
+    /// A hash of these bits of a key. A `seed` that guests don't know keeps them from finding keys that collide.
+    #[inline]
+    pub fn hash(&self, key: &FlowKey, seed: u64) -> u64 {
+        let pair = |at: usize| {
+            let word = |i: usize| key.0[i] & self.bits.0[i];
+            mix(word(2 * at) ^ seed, word(2 * at + 1) ^ ODD[at])
+        };
+        let looks_at = |at: usize| self.occupied >> (2 * at) & 0b11 != 0;
+        // Every mask has the port in it. An IPv4 key has nothing beyond the third pair.
+        let mut hash = pair(0);
+        for at in 1..3 {
+            if looks_at(at) {
+                hash ^= pair(at);
+            }
         }
-        _ => hash ^= mix(words[15] ^ seed, words[16] ^ 0xbe54_66cf_34e9_0c6d),
+        if self.occupied >> 6 != 0 {
+            hash = (3..KEY_WORDS / 2).filter(|at| looks_at(*at)).fold(hash, |hash, at| hash ^ pair(at));
+        }
+        mix(hash ^ seed, ODD[0])
     }
-    if words[17] != 0 {
-        hash ^= mix(words[17] ^ seed, 0xc0ac_29b7_c97c_50dd);
+}
+
+/// Spreads flows over queues: a hash of Ethernet addresses, IP addresses and transport ports, and so the same for all frames of a flow, whatever their TTL,
+/// TOS or TCP flags.
+#[inline]
+pub fn spread(key: &FlowKey) -> u32 {
+    let words = &key.0;
+    let (mut one, mut other) = (words[1] ^ words[4].rotate_left(32), words[2] ^ words[5] & TRANSPORT);
+    if words[1] as u16 == ethertype::IPV6 {
+        one ^= words[8] ^ words[9].rotate_left(32);
+        other ^= words[10] ^ words[11].rotate_left(16);
     }
-    mix(hash ^ seed, 0x3f84_d5b5_b547_0917)
+    mix(one ^ ODD[0], other ^ ODD[1]) as u32
 }
 
 /// Both halves of the product, folded.
@@ -41,7 +82,7 @@ fn mix(a: u64, b: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::{Field, Flow};
+    use crate::key::{Field, Flow, Words};
     use std::collections::HashSet;
 
     fn udp() -> Flow {
@@ -52,52 +93,71 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_within_a_flow_does_not_count() {
+    fn frames_of_a_flow_go_to_the_same_queue() {
         let mut flow = udp();
-        let before = hash(&flow.key(), 1);
+        let before = spread(&flow.key());
         for field in [Field::NwTtl, Field::IpDscp, Field::IpEcn, Field::TcpFlags, Field::IpFrag] {
             field.write(&mut flow, u128::MAX);
         }
-        assert_eq!(hash(&flow.key(), 1), before);
-        assert_ne!(hash(&flow.key(), 2), before);
+        assert_eq!(spread(&flow.key()), before);
     }
 
     #[test]
-    fn what_tells_flows_apart_counts() {
-        for field in [
-            Field::InPort,
-            Field::EthSrc,
-            Field::EthDst,
-            Field::VlanVid,
-            Field::Ipv4Src,
-            Field::Ipv4Dst,
-            Field::IpProto,
-            Field::UdpSrc,
-            Field::UdpDst,
+    fn flows_go_to_all_queues() {
+        let spread_by = |kind: u128, field: Field| {
+            let places = (0..1000u128).map(|value| {
+                let mut flow = udp();
+                Field::EthType.write(&mut flow, kind);
+                field.write(&mut flow, value);
+                (u64::from(spread(&flow.key())) * 4) >> 32
+            });
+            let mut counts = [0; 4];
+            places.for_each(|place| counts[place as usize] += 1);
+            counts
+        };
+        for (kind, field) in [
+            (0x88b5, Field::EthSrc),
+            (0x88b5, Field::EthDst),
+            (0x0800, Field::Ipv4Src),
+            (0x0800, Field::Ipv4Dst),
+            (0x0800, Field::UdpSrc),
+            (0x0800, Field::UdpDst),
+            (0x86dd, Field::Ipv6Src),
+            (0x86dd, Field::Ipv6Dst),
+            (0x86dd, Field::UdpDst),
         ] {
-            let mut flow = udp();
-            let before = hash(&flow.key(), 1);
-            field.write(&mut flow, 3);
-            assert_ne!(hash(&flow.key(), 1), before, "{field:?}");
+            let counts = spread_by(kind, field);
+            assert!(counts.iter().all(|count| (200..300).contains(count)), "{field:?} of {kind:04x}: {counts:?}");
         }
-        let mut flow = Flow::ZERO;
-        Field::EthType.write(&mut flow, 0x86dd);
-        for field in [Field::Ipv6Src, Field::Ipv6Dst, Field::TunnelId] {
-            let before = hash(&flow.key(), 1);
-            field.write(&mut flow, 1 << 40);
-            assert_ne!(hash(&flow.key(), 1), before, "{field:?}");
+    }
+
+    #[test]
+    fn every_bit_that_is_examined_counts_and_no_other() {
+        for bit in 0..64 * KEY_WORDS {
+            let (before, mut after, mut mask) = (FlowKey::ZERO, FlowKey::ZERO, KeyMask::ZERO);
+            after.0[bit / 64] ^= 1 << (bit % 64);
+            mask.0[bit / 64] |= 1 << (bit % 64);
+            let mut examined = Examined::NONE;
+            examined.include(&mask);
+            assert_ne!(examined.hash(&before, 1), examined.hash(&after, 1), "bit {bit}");
+            assert_ne!(examined.hash(&after, 1), examined.hash(&after, 2), "bit {bit}");
+            let mut others = Examined::NONE;
+            others.include(&Words(mask.0.map(|word| !word)));
+            assert_eq!(others.hash(&before, 1), others.hash(&after, 1), "bit {bit}");
         }
     }
 
     #[test]
     fn neighbouring_flows_spread_in_any_bits() {
         let (mut low, mut high) = (HashSet::new(), HashSet::new());
+        let mut all = Examined::NONE;
+        all.include(&Words([u64::MAX; KEY_WORDS]));
         for address in 0..256 {
             for port in 0..256 {
                 let mut flow = udp();
                 Field::Ipv4Src.write(&mut flow, 0x0a00_0000 + address);
                 Field::UdpSrc.write(&mut flow, 1024 + port);
-                let hash = hash(&flow.key(), 0x1234_5678_9abc_def1);
+                let hash = all.hash(&flow.key(), 0x1234_5678_9abc_def1);
                 low.insert(hash as u16);
                 high.insert(hash >> 48);
             }

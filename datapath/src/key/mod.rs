@@ -40,7 +40,7 @@ pub mod vlan;
 
 pub use extract::{extract, extract_frame};
 pub use field::{Field, FieldInfo, FieldRange, Prerequisite};
-pub use hash::hash;
+pub use hash::{Examined, spread};
 pub use matching::{FieldMatch, Match};
 pub use parse::ParseMatchError;
 

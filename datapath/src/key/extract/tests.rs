@@ -552,6 +552,6 @@ proptest! {
         let mut key = FlowKey::ZERO;
         let layout = extract(&bytes, frame_len, PortNo(1), &mut key);
         prop_assert_eq!(layout.is_some(), bytes.len() >= 14);
-        crate::key::hash(&key, 1);
+        crate::key::spread(&key);
     }
 }
