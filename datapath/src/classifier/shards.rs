@@ -44,6 +44,12 @@ impl<V: Clone> Shards<V> {
         self.shards.iter().flat_map(|shard| shard.values.iter().flatten())
     }
 
+    /// The hash of the only value, if there is exactly one.
+    pub fn only(&self) -> Option<u32> {
+        let hashes = || self.shards.iter().flat_map(|shard| &shard.hashes);
+        if self.len == 1 { hashes().find(|hash| **hash != 0).copied() } else { None }
+    }
+
     /// Whether there is a value with this hash.
     #[inline]
     pub fn contains(&self, hash: u32) -> bool {
@@ -55,16 +61,6 @@ impl<V: Clone> Shards<V> {
     pub fn find<'a>(&'a self, hash: u32, is: impl FnMut(&'a V) -> bool) -> Option<&'a V> {
         let shard = self.shards.get(self.number(hash))?;
         shard.values[shard.place(hash, is)?].as_ref()
-    }
-
-    /// All values with this hash.
-    pub fn find_all(&self, hash: u32) -> Vec<&V> {
-        let mut all = Vec::new();
-        self.find(hash, |value| {
-            all.push(value);
-            false
-        });
-        all
     }
 
     /// A value with this hash that `is` the one, to be changed.
@@ -119,7 +115,7 @@ impl<V: Clone> Shards<V> {
 
 /// Zero marks a free place.
 #[inline]
-fn nonzero(hash: u32) -> u32 {
+pub(super) fn nonzero(hash: u32) -> u32 {
     hash.max(1)
 }
 
@@ -224,7 +220,7 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(shards.find(hash, |entry| *entry == (hash, value)).is_some(), reference.contains(&(hash, value)));
-                prop_assert_eq!(shards.find_all(hash).iter().filter(|entry| entry.0 == hash).count(), reference.iter().filter(|entry| entry.0 == hash).count());
+                prop_assert_eq!(shards.only(), (reference.len() == 1).then(|| nonzero(reference[0].0)));
                 prop_assert_eq!(shards.len, reference.len());
                 if clone && clones.len() < 5 {
                     clones.push((shards.clone(), reference.clone()));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::mask::{Mask, set_bits};
-use super::shards::Shards;
+use super::shards::{Shards, nonzero};
 use super::{Classified, CompactMatch};
 use crate::key::{FLOW_WORDS, Flow, FlowMask, Match, STAGES};
 
@@ -17,7 +17,8 @@ pub struct Subtable<V> {
     /// The words of the last of those stages.
     last: u32,
     rules: Shards<V>,
-    hidden: Shards<V>,
+    /// The hidden ones of each match that has any, by falling priority.
+    hidden: Shards<Vec<V>>,
     /// How many rules there are of each priority, hidden ones included.
     priorities: BTreeMap<u16, u32>,
 }
@@ -28,6 +29,40 @@ struct Stage {
     words: u32,
     /// The hashes of the rules' words up to this stage; the value says how many rules (hidden ones left out) have it.
     hashes: Shards<u32>,
+    /// The only one of them, if there is one only: often, all rules are for the same metadata or the same protocol.
+    only: Option<u32>,
+}
+
+impl Stage {
+    #[inline]
+    fn contains(&self, hash: u32) -> bool {
+        match self.only {
+            Some(only) => nonzero(hash) == only,
+            None => self.hashes.contains(hash),
+        }
+    }
+
+    /// Another match has this hash.
+    fn add(&mut self, hash: u32) {
+        match self.hashes.find_mut(hash, |_| true) {
+            Some(count) => *count += 1,
+            None => {
+                self.hashes.insert(hash, 1);
+                self.only = self.hashes.only();
+            }
+        }
+    }
+
+    /// A match with this hash is gone.
+    fn remove(&mut self, hash: u32) {
+        if let Some(count) = self.hashes.find_mut(hash, |_| true) {
+            *count -= 1;
+            if *count == 0 {
+                self.hashes.remove(hash, |_| true);
+                self.only = self.hashes.only();
+            }
+        }
+    }
 }
 
 /// Any number that is not zero, lest zero words hash to zero.
@@ -44,7 +79,7 @@ impl<V: Classified> Subtable<V> {
     pub fn new(mask: Arc<Mask<FLOW_WORDS>>) -> Self {
         let mut words: Vec<u32> = STAGES.iter().map(|stage| stage & mask.occupied()).filter(|words| *words != 0).collect();
         let last = words.pop().unwrap_or(0);
-        let stages = words.into_iter().map(|words| Stage { words, hashes: Shards::default() }).collect();
+        let stages = words.into_iter().map(|words| Stage { words, hashes: Shards::default(), only: None }).collect();
         Self { mask, stages, last, rules: Shards::default(), hidden: Shards::default(), priorities: BTreeMap::new() }
     }
 
@@ -66,7 +101,7 @@ impl<V: Classified> Subtable<V> {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &V> {
-        self.rules.iter().chain(self.hidden.iter())
+        self.rules.iter().chain(self.hidden.iter().flatten())
     }
 
     /// The rule of the highest priority that matches `flow`. Adds the bits looked at to `examined`.
@@ -74,7 +109,7 @@ impl<V: Classified> Subtable<V> {
         let mut hash = BASIS;
         for stage in &self.stages {
             hash = self.mask.examine_part(flow, stage.words, examined, hash);
-            if !stage.hashes.contains(short(hash)) {
+            if !stage.contains(short(hash)) {
                 return None;
             }
         }
@@ -98,48 +133,59 @@ impl<V: Classified> Subtable<V> {
     pub fn get(&self, matching: &Match, priority: u16) -> Option<&V> {
         let hash = self.hash(matching.value());
         let is = |rule: &V| rule.priority() == priority && rule.matching().is_for(matching.value());
-        self.rules.find(hash, is).or_else(|| self.hidden.find(hash, is))
+        self.rules.find(hash, is).or_else(|| {
+            let hidden = self.hidden.find(hash, |rules| is_of(rules, matching.value()))?;
+            Some(&hidden[find(hidden, priority).ok()?])
+        })
     }
 
     /// The rules with exactly this match, which must have this subtable's mask.
     pub fn with_match(&self, matching: &Match) -> impl Iterator<Item = &V> {
         let hash = self.hash(matching.value());
-        self.rules.find_all(hash).into_iter().chain(self.hidden.find_all(hash)).filter(|rule| rule.matching().is_for(matching.value()))
+        let shown = self.rules.find(hash, |rule| rule.matching().is_for(matching.value()));
+        let hidden = self.hidden.find(hash, |rules| is_of(rules, matching.value()));
+        shown.into_iter().chain(hidden.into_iter().flatten())
     }
 
     /// Adds a rule with this subtable's mask. Returns the one with the same match and priority that it takes the place of.
     pub fn insert(&mut self, rule: V) -> Option<V> {
         let value = self.mask.unpack(&rule.matching().key);
         let hash = self.hash(&value);
-        let same = |other: &V| other.matching().key == rule.matching().key;
-        let same_priority = |other: &V| other.priority() == rule.priority() && same(other);
-        if let Some(hidden) = self.hidden.find_mut(hash, same_priority) {
-            return Some(std::mem::replace(hidden, rule));
-        }
-        if let Some(shown) = self.rules.find(hash, same) {
-            if shown.priority() > rule.priority() {
-                self.count(rule.priority());
-                self.hidden.insert(hash, rule);
-                return None;
-            }
-            let shown = self.rules.find_mut(hash, same)?;
-            let old = std::mem::replace(shown, rule.clone());
-            if old.priority() == rule.priority() {
+        let priority = rule.priority();
+        let same = |other: &V| other.matching().is_for(&value);
+        let Some(shown) = self.rules.find(hash, same) else {
+            let hashes: Vec<u32> = self.hashes(&value).collect();
+            self.stages.iter_mut().zip(hashes).for_each(|(stage, hash)| stage.add(hash));
+            self.rules.insert(hash, rule);
+            self.count(priority);
+            return None;
+        };
+        let hidden = if shown.priority() > priority {
+            rule
+        } else {
+            let old = std::mem::replace(self.rules.find_mut(hash, same)?, rule);
+            if old.priority() == priority {
                 return Some(old);
             }
-            self.hidden.insert(hash, old);
-        } else {
-            let hashes: Vec<u32> = self.hashes(&value).collect();
-            for (stage, hash) in self.stages.iter_mut().zip(hashes) {
-                match stage.hashes.find_mut(hash, |_| true) {
-                    Some(count) => *count += 1,
-                    None => stage.hashes.insert(hash, 1),
-                }
+            old
+        };
+        let replaced = match self.hidden.find_mut(hash, |rules| is_of(rules, &value)) {
+            None => {
+                self.hidden.insert(hash, vec![hidden]);
+                None
             }
-            self.rules.insert(hash, rule.clone());
+            Some(rules) => match find(rules, hidden.priority()) {
+                Ok(at) => Some(std::mem::replace(&mut rules[at], hidden)),
+                Err(at) => {
+                    rules.insert(at, hidden);
+                    None
+                }
+            },
+        };
+        if replaced.is_none() {
+            self.count(priority);
         }
-        self.count(rule.priority());
-        None
+        replaced
     }
 
     /// Removes the rule with exactly this match, which must have this subtable's mask, and priority.
@@ -147,13 +193,10 @@ impl<V: Classified> Subtable<V> {
         let value = matching.value();
         let hash = self.hash(value);
         let is = |rule: &V| rule.priority() == priority && rule.matching().is_for(value);
-        let removed = match self.hidden.remove(hash, is) {
-            Some(hidden) => hidden,
-            None => {
-                let removed = self.rules.remove(hash, is)?;
-                let next = self.hidden.find_all(hash).into_iter().filter(|rule| rule.matching().is_for(value)).map(V::priority).max();
-                let next = next.and_then(|next| self.hidden.remove(hash, |rule| rule.priority() == next && rule.matching().is_for(value)));
-                match next {
+        let removed = match self.rules.remove(hash, is) {
+            None => self.unhide(hash, value, Some(priority))?,
+            Some(removed) => {
+                match self.unhide(hash, value, None) {
                     Some(next) => self.rules.insert(hash, next),
                     None => self.forget(value),
                 }
@@ -169,6 +212,21 @@ impl<V: Classified> Subtable<V> {
         Some(removed)
     }
 
+    /// Takes a hidden rule with this match out: that of a priority, or else that of the highest one.
+    fn unhide(&mut self, hash: u32, value: &Flow, priority: Option<u16>) -> Option<V> {
+        let is = |rules: &Vec<V>| is_of(rules, value);
+        let at = match priority {
+            Some(priority) => find(self.hidden.find(hash, is)?, priority).ok()?,
+            None => 0,
+        };
+        let rules = self.hidden.find_mut(hash, is)?;
+        let rule = rules.remove(at);
+        if rules.is_empty() {
+            self.hidden.remove(hash, Vec::is_empty);
+        }
+        Some(rule)
+    }
+
     fn count(&mut self, priority: u16) {
         *self.priorities.entry(priority).or_default() += 1;
     }
@@ -176,14 +234,7 @@ impl<V: Classified> Subtable<V> {
     /// A match has no rule any more: its hashes leave the stages.
     fn forget(&mut self, value: &Flow) {
         let hashes: Vec<u32> = self.hashes(value).collect();
-        for (stage, hash) in self.stages.iter_mut().zip(hashes) {
-            if let Some(count) = stage.hashes.find_mut(hash, |_| true) {
-                *count -= 1;
-                if *count == 0 {
-                    stage.hashes.remove(hash, |_| true);
-                }
-            }
-        }
+        self.stages.iter_mut().zip(hashes).for_each(|(stage, hash)| stage.remove(hash));
     }
 
     /// The rules for flows that all are among those of `matching`, whose mask must be part of this subtable's.
@@ -195,6 +246,16 @@ impl<V: Classified> Subtable<V> {
     pub fn overlaps(&self, matching: &Match, priority: u16) -> bool {
         self.has_priority(priority) && self.iter().any(|rule| rule.priority() == priority && rule.matching().agrees(matching))
     }
+}
+
+/// Whether hidden rules are those of the match with this value.
+fn is_of<V: Classified>(rules: &[V], value: &Flow) -> bool {
+    rules.first().is_some_and(|rule| rule.matching().is_for(value))
+}
+
+/// The place of a priority among hidden rules.
+fn find<V: Classified>(rules: &[V], priority: u16) -> Result<usize, usize> {
+    rules.binary_search_by(|rule| priority.cmp(&rule.priority()))
 }
 
 impl CompactMatch {

@@ -233,3 +233,22 @@ fn the_stages_forget_the_rules_that_are_removed() {
     assert!(!examined_fields(&classifier, &flow).contains(&Field::TcpDst));
     assert_eq!(classifier.mask_count(), 1);
 }
+
+#[test]
+fn many_priorities_of_one_match_cost_little() {
+    let matching = Match::ANY.with(Field::InPort, 1);
+    let mut classifier = Classifier::default();
+    let priorities = || (0..20_000u16).map(|i| i.wrapping_mul(7919));
+    for (id, priority) in priorities().enumerate() {
+        let rule = Arc::new(TestRule { matching: classifier.compact(&matching), priority, id });
+        assert_eq!(classifier.insert(rule), None);
+    }
+    let mut sorted: Vec<u16> = priorities().collect();
+    sorted.sort_unstable_by_key(|priority| std::cmp::Reverse(*priority));
+    for (gone, priority) in sorted.into_iter().enumerate() {
+        let found = classifier.lookup(matching.value(), &mut FlowMask::default());
+        assert_eq!(found.map(|rule| rule.priority), Some(priority));
+        assert_eq!(classifier.remove(&matching, priority).map(|rule| rule.priority), Some(priority), "after {gone}");
+    }
+    assert!(classifier.is_empty());
+}
