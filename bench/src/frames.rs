@@ -11,7 +11,8 @@ pub enum Vary {
     Services,
     /// Both ports, in a way that a flow's number can be read from them.
     Ports,
-    /// Flow number N is of class N modulo this number, which has one bit of its own set in its addresses; within a class, the ports differ.
+    /// Flow number N is of class N modulo this number, which is the lowest bit that is set in its destination and source address. Within a class, the higher
+    /// bits differ, and the ports.
     Classes(u32),
 }
 
@@ -144,8 +145,9 @@ pub fn flow(workload: &Workload, number: u32, direction: Direction) -> Flow {
         Vary::Ports => (0x0a00_0001, 0x0a01_0001, (scattered >> 16) as u16, scattered as u16),
         Vary::Classes(classes) => {
             let (class, within) = (number % classes, (number / classes).wrapping_mul(0x9e37_79b1));
-            let bit = 1u64 << class;
-            ((bit >> 32) as u32, bit as u32, (within >> 16) as u16, within as u16)
+            let higher = u64::from(within).wrapping_mul(0x9e37_79b9_7f4a_7c15) << class << 1;
+            let bits = 1 << class | higher;
+            ((bits >> 32) as u32, bits as u32, (within >> 16) as u16, within as u16)
         }
     };
     if direction == Direction::Back {
@@ -301,12 +303,12 @@ mod tests {
     }
 
     #[test]
-    fn a_class_has_one_bit() {
+    fn a_class_has_a_lowest_bit() {
         let workload = workload(Vary::Classes(64), Order::InTurn, 1000);
         for number in 0..1000 {
             let flow = flow(&workload, number, Direction::Forth);
             let addresses = u64::from_be_bytes(flow[2..10].try_into().unwrap());
-            assert_eq!(addresses, 1 << (number % 64));
+            assert_eq!(addresses.trailing_zeros(), number % 64);
         }
     }
 
