@@ -7,6 +7,19 @@ use crate::peer::{Peer, Setup};
 use crate::rules::Rules;
 use crate::traffic::Pace;
 
+/// What a case is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    /// How many frames come through.
+    Rate,
+    /// How many bytes.
+    Bytes,
+    /// How long a frame takes.
+    Latency,
+    /// What it costs.
+    Cost,
+}
+
 /// A case.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Case {
@@ -14,6 +27,8 @@ pub struct Case {
     pub name: &'static str,
     /// What it is, in a few words.
     pub says: &'static str,
+    /// What it is about.
+    pub about: About,
     /// How the switches are set up.
     pub setup: Setup,
     /// What the guests send.
@@ -32,6 +47,7 @@ const EVERYBODY: &[Peer] = &[Peer::Vswitch, Peer::Ovs, Peer::Wire, Peer::Bridge]
 const ONE_RULE: Case = Case {
     name: "inout1",
     says: "one rule per direction",
+    about: About::Rate,
     setup: TWO_PORTS,
     workload: Workload::PLAIN,
     pace: Pace::Flood,
@@ -47,6 +63,16 @@ const fn masks(name: &'static str, says: &'static str, classes: u32) -> Case {
     let workload = Workload { flows: 1_000_000, vary: Vary::Classes(classes), order: Order::Random, ..Workload::PLAIN };
     let setup = Setup { rules: Rules::Masks(classes), exact_match_cache: false, ..TWO_PORTS };
     Case { name, says, setup, workload, peers: OURS_AND_OVS, ..ONE_RULE }
+}
+
+const BOTH_OURS: &[Peer] = &[Peer::VswitchAdaptive, Peer::Vswitch];
+
+const fn latency(name: &'static str, says: &'static str, pace: Pace, peers: &'static [Peer]) -> Case {
+    Case { name, says, about: About::Latency, pace, peers, ..ONE_RULE }
+}
+
+const fn cost(name: &'static str, says: &'static str, ports: usize, pace: Pace, peers: &'static [Peer]) -> Case {
+    Case { name, says, about: About::Cost, setup: Setup { rules: Rules::Normal, ports, ..TWO_PORTS }, pace, peers, ..ONE_RULE }
 }
 
 /// All cases, in the order of the report.
@@ -87,25 +113,21 @@ pub const CASES: &[Case] = &[
     Case {
         name: "inout-tso",
         says: "one rule, TCP segments of 65,000 bytes to be cut up later (TSO)",
+        about: About::Bytes,
         setup: Setup { tso: true, ..TWO_PORTS },
         workload: Workload { size: 65_000, tso: true, ..Workload::PLAIN },
         peers: WITH_WIRE,
         ..ONE_RULE
     },
-    Case { name: "lat100k", says: "latency at 100,000 frames a second", pace: Pace::Rate(100_000.0), peers: WITH_WIRE, ..ONE_RULE },
-    Case {
-        name: "ping",
-        says: "there and back, one frame at a time",
-        pace: Pace::Ping(Duration::from_micros(100)),
-        peers: WITH_WIRE,
-        ..ONE_RULE
-    },
-    Case {
-        name: "adaptive",
-        says: "our adaptive polling against our busy polling, one rule",
-        peers: &[Peer::VswitchAdaptive, Peer::Vswitch],
-        ..ONE_RULE
-    },
+    latency("lat100k", "latency at 100,000 frames a second", Pace::Rate(100_000.0), WITH_WIRE),
+    latency("ping", "there and back, one frame at a time, ten thousand a second", Pace::Ping(Duration::from_micros(100)), WITH_WIRE),
+    latency(
+        "wake-up",
+        "there and back, twenty times a second: each frame wakes a switch that sleeps",
+        Pace::Ping(Duration::from_millis(50)),
+        BOTH_OURS,
+    ),
+    Case { name: "adaptive", says: "adaptive polling, one rule", peers: BOTH_OURS, ..ONE_RULE },
     Case {
         name: "ports64",
         says: "one rule, 64 guests of whom 62 are idle",
@@ -113,6 +135,12 @@ pub const CASES: &[Case] = &[
         peers: OURS_AND_OVS,
         ..ONE_RULE
     },
+    cost("cpu-10k", "10,000 frames a second", 2, Pace::Rate(1e4), BOTH_OURS),
+    cost("cpu-100k", "100,000 frames a second", 2, Pace::Rate(1e5), BOTH_OURS),
+    cost("cpu-1m", "a million frames a second", 2, Pace::Rate(1e6), BOTH_OURS),
+    cost("idle-0", "no port", 0, Pace::Idle, &[Peer::VswitchAdaptive]),
+    cost("idle-2", "2 idle guests", 2, Pace::Idle, &[Peer::VswitchAdaptive, Peer::Ovs]),
+    cost("idle-100", "100 idle guests", 100, Pace::Idle, &[Peer::VswitchAdaptive]),
 ];
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::thread::CpuSet;
+
 use crate::error::{Error, Result};
 
 const HUGE_PAGES: &str = "/proc/sys/vm/nr_hugepages";
@@ -28,20 +30,26 @@ pub struct Host {
 }
 
 impl Host {
-    /// Prepares the machine: all that is started from now on stays away from the CPU that forwards, except for what forwards.
+    /// Prepares the machine: all that is started from now on stays away from the CPUs that forward, except for what forwards. Where CPUs are not named, the
+    /// guests get the first that this process may use, and the switch the last.
     ///
     /// # Errors
     ///
-    /// A CPU that does not exist.
-    pub fn new(guest_cpu: usize, switch_cpus: Vec<usize>, vswitch: PathBuf, interrupted: Arc<AtomicBool>) -> Result<Self> {
+    /// The system refuses.
+    pub fn new(guest_cpu: Option<usize>, switch_cpus: &[usize], vswitch: PathBuf, interrupted: Arc<AtomicBool>) -> Result<Self> {
         let all = rustix::thread::sched_getaffinity(None).map_err(|error| Error::io("this process's CPUs", error))?;
+        let mut usable = (0..CpuSet::MAX_CPU).filter(|&cpu| all.is_set(cpu));
+        let (first, last) = (usable.next().unwrap_or(0), usable.next_back());
+        let guest_cpu = guest_cpu.unwrap_or(first);
+        let switch_cpus = if switch_cpus.is_empty() { vec![last.unwrap_or(first)] } else { switch_cpus.to_vec() };
         let mut others = all;
         switch_cpus.iter().for_each(|&cpu| others.unset(cpu));
         if others.count() > 1 {
             others.unset(guest_cpu);
         }
-        rustix::thread::sched_setaffinity(None, &others)
-            .map_err(|error| Error::io(format!("no CPU is left besides those of the switch ({switch_cpus:?})"), error))?;
+        if others.count() > 0 {
+            rustix::thread::sched_setaffinity(None, &others).map_err(|error| Error::io("this process's CPUs", error))?;
+        }
         Ok(Self { guest_cpu, switch_cpus, vswitch, interrupted, huge_pages_before: None })
     }
 

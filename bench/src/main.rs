@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -13,8 +13,8 @@ use bench::case::{CASES, Case};
 use bench::error::{Error, Result};
 use bench::host::Host;
 use bench::peer::Peer;
-use bench::report::{Measured, Report};
-use bench::run::{Timing, measure};
+use bench::report::{Measured, Report, measured_of};
+use bench::run::{Line, Timing, measure};
 use clap::Parser;
 
 /// Measure vswitch and the other switches that are installed, in turn, under the same load
@@ -36,21 +36,24 @@ struct Arguments {
     /// The seconds of a window, of which each run has three
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
     window: f64,
-    /// The CPU of the load generator
-    #[arg(long, value_name = "CPU", default_value_t = 0)]
-    guest_cpu: usize,
-    /// The CPUs of our workers; the other switches use the first
-    #[arg(long, value_name = "CPU,...", value_delimiter = ',', default_value = "1")]
+    /// The CPU of the load generator [default: the first]
+    #[arg(long, value_name = "CPU")]
+    guest_cpu: Option<usize>,
+    /// The CPUs of our workers; the other switches use the first of them [default: the last CPU]
+    #[arg(long, value_name = "CPU,...", value_delimiter = ',')]
     switch_cpus: Vec<usize>,
     /// The switch to measure [default: the vswitch program beside this one]
     #[arg(long, value_name = "FILE")]
     vswitch: Option<PathBuf>,
-    /// Write report.md and its charts to this directory, instead of printing the report
+    /// Write report.md and its charts to this directory [default: docs/bench; nowhere if not all is measured]
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
     /// Append all that each run showed to this file, as a line of JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Run nothing: report what such a file says
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["cases", "switches", "quick", "json"])]
+    from: Option<PathBuf>,
     /// List cases and switches, and what is missing
     #[arg(long)]
     list: bool,
@@ -72,12 +75,16 @@ fn run(arguments: &Arguments) -> Result<()> {
         signal_hook::flag::register(signal, interrupted.clone()).map_err(|error| Error::io("a signal handler", error))?;
     }
     let vswitch = arguments.vswitch.clone().unwrap_or_else(|| std::env::current_exe().unwrap_or_default().with_file_name("vswitch"));
-    let mut host = Host::new(arguments.guest_cpu, arguments.switch_cpus.clone(), vswitch, interrupted)?;
+    let mut host = Host::new(arguments.guest_cpu, &arguments.switch_cpus, vswitch, interrupted)?;
     let cases = chosen(CASES.iter(), &arguments.cases, |case| case.name)?;
     let peers = chosen(Peer::ALL.iter(), &arguments.switches, |peer| peer.name())?;
     if arguments.list {
         list(&host);
         return Ok(());
+    }
+    if let Some(path) = &arguments.from {
+        let report = Report { measured: measured_of(read_lines(path)?)?, notes: Vec::new() };
+        return finish(&report, &host, arguments);
     }
     host.reserve_huge_pages()?;
     let seconds = Duration::from_secs_f64;
@@ -86,7 +93,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     } else {
         Timing { warm_up: seconds(arguments.window), window: seconds(arguments.window), windows: 3 }
     };
-    let mut report = Report { measured: Vec::new(), notes: Vec::new(), timing };
+    let mut report = Report { measured: Vec::new(), notes: Vec::new() };
     let mut available = Vec::new();
     for &&peer in &peers {
         match peer.missing(&host) {
@@ -102,13 +109,25 @@ fn run(arguments: &Arguments) -> Result<()> {
         let measured = measure_case(&host, case, &available, pairs, timing, arguments, &mut report.notes)?;
         report.measured.push(measured);
     }
+    finish(&report, &host, arguments)
+}
+
+/// Prints the report, and writes it where it is wanted.
+fn finish(report: &Report, host: &Host, arguments: &Arguments) -> Result<()> {
+    print!("{}", report.to_markdown(host));
+    let part = arguments.quick || !arguments.cases.is_empty() || !arguments.switches.is_empty();
     match &arguments.report {
-        Some(dir) => report.write(&host, dir),
-        None => {
-            print!("{}", report.to_markdown(&host));
-            Ok(())
-        }
+        Some(dir) => report.write(host, dir),
+        None if part => Ok(()),
+        None => report.write(host, Path::new("docs/bench")),
     }
+}
+
+fn read_lines(path: &Path) -> Result<Vec<Line>> {
+    let name = path.display();
+    let text = std::fs::read_to_string(path).map_err(|error| Error::io(name.to_string(), error))?;
+    let line = |(number, text)| serde_json::from_str(text).map_err(|error| Error::failed(format!("{name}:{}: {error}", number + 1)));
+    text.lines().enumerate().map(line).collect()
 }
 
 /// Runs the switches of a case in turn: in every other pair, the other way round.
@@ -134,7 +153,9 @@ fn measure_case(
                     eprintln!("{run}, {}, pair {}", case.name, pair + 1);
                     if let Some(path) = &arguments.json {
                         let file = File::options().create(true).append(true).open(path);
-                        let written = file.and_then(|mut file| writeln!(file, "{}", run.to_json(case, pair + 1)));
+                        let line = Line { case: case.name.into(), pair: pair + 1, run: run.clone() };
+                        let text = serde_json::to_string(&line).map_err(std::io::Error::other);
+                        let written = file.and_then(|mut file| writeln!(file, "{}", text?));
                         written.map_err(|error| Error::io(path.display().to_string(), error))?;
                     }
                     runs.insert(peer, run);

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+
+use ::tests::process::Process;
 
 use crate::case::Case;
 use crate::error::{Error, Result};
@@ -33,7 +35,7 @@ struct Window {
 }
 
 /// What a run showed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Run {
     /// Who.
     pub peer: Peer,
@@ -45,41 +47,46 @@ pub struct Run {
     pub full: f64,
     /// Latency, or round trip, in microseconds: the median and the 99th percentile.
     pub latency: Option<(f64, f64)>,
-    /// The share of the time that the thread which forwards, and the one that generates, was on a CPU.
-    pub on_cpu: (Option<f64>, f64),
-    /// What the switch says.
-    pub spent: Spent,
     /// Pings without an answer.
     pub lost: u64,
-    /// How long all windows took.
-    pub duration: Duration,
+    /// The share of the time that the thread which forwards was on a CPU.
+    pub forwarder_on_cpu: Option<f64>,
+    /// The share of the time that the load generator was on its CPU.
+    pub guests_on_cpu: f64,
+    /// The CPUs that all of the switch's processes used, on average.
+    pub cpus: Option<f64>,
+    /// The private memory of the switch's processes, in bytes.
+    pub memory: Option<u64>,
+    /// How long all windows took, in seconds.
+    pub seconds: f64,
+    /// What the switch says.
+    #[serde(flatten)]
+    pub spent: Spent,
 }
 
 impl Run {
     /// How many frames of a second took the slow path.
     pub fn upcalls_per_second(&self) -> Option<f64> {
         let upcalls = ["upcalls", "miss with success upcall"].iter().find_map(|key| self.spent.counters.get(*key)?.as_f64())?;
-        Some(upcalls / self.duration.as_secs_f64())
+        Some(upcalls / self.seconds)
     }
 
-    /// All of it, for who wants to look closer.
-    pub fn to_json(&self, case: &Case, pair: usize) -> Value {
-        json!({
-            "case": case.name,
-            "peer": self.peer.name(),
-            "pair": pair,
-            "mpps": self.mpps,
-            "gbps": self.gbps,
-            "full": self.full,
-            "latency_p50_us": self.latency.map(|(p50, _)| p50),
-            "latency_p99_us": self.latency.map(|(_, p99)| p99),
-            "lost": self.lost,
-            "switch_on_cpu": self.on_cpu.0,
-            "guests_on_cpu": self.on_cpu.1,
-            "cycles_per_frame": self.spent.cycles_per_frame,
-            "counters": self.spent.counters,
-        })
+    /// The CPU time that a million frames took, in seconds.
+    pub fn cpu_per_million(&self) -> Option<f64> {
+        self.cpus.filter(|_| self.mpps > 0.0).map(|cpus| cpus / self.mpps)
     }
+}
+
+/// A run and where it belongs: a line of the raw results.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Line {
+    /// The case's name.
+    pub case: String,
+    /// Which of the pairs, from 1.
+    pub pair: usize,
+    /// The run.
+    #[serde(flatten)]
+    pub run: Run,
 }
 
 impl fmt::Display for Run {
@@ -91,7 +98,8 @@ impl fmt::Display for Run {
         if let Some((p50, p99)) = self.latency {
             write!(f, ", latency {p50:.1} µs, 99 % {p99:.1} µs")?;
         }
-        write!(f, ", on CPU: guests {:.0} %, switch {:.0} %", 100.0 * self.on_cpu.1, 100.0 * self.on_cpu.0.unwrap_or(0.0))
+        write!(f, ", guests {:.0} % on CPU", 100.0 * self.guests_on_cpu)?;
+        self.cpus.map_or(Ok(()), |cpus| write!(f, ", switch {:.2} % of a CPU", 100.0 * cpus))
     }
 }
 
@@ -120,17 +128,14 @@ pub fn start_traffic(host: &Host, case: &Case, switch: &mut dyn Switch) -> Resul
                 let Template { header, frame, .. } = &templates[port.min(1)];
                 Port::start(socket, *header, frame, &interrupted).map_err(|error| Error::io(format!("guest {port}"), error))
             };
-            let mut ports = sockets.iter().enumerate().map(start).collect::<Result<Vec<Port>>>()?;
-            let idle = ports.split_off(2);
-            let ends = <[Port; 2]>::try_from(ports).map_err(|_| Error::failed("a switch has two ports at least"))?;
-            Ok((ends, idle))
+            sockets.iter().enumerate().map(start).collect::<Result<Vec<Port>>>()
         }),
         Ends::Taps(namespace, names) => Traffic::start(host.guest_cpu, case.workload, case.pace, move |templates| {
             let attach = |port: usize| {
                 Tap::attach(&namespace, names[port], &templates[port].frame)
                     .map_err(|error| Error::io(format!("tap {}", names[port]), error))
             };
-            Ok(([attach(0)?, attach(1)?], Vec::new()))
+            Ok(vec![attach(0)?, attach(1)?])
         }),
     }
 }
@@ -146,21 +151,23 @@ pub fn measure(host: &Host, case: &Case, peer: Peer, timing: Timing) -> Result<R
     let traffic = start_traffic(host, case, switch.as_mut())?;
     host.sleep(timing.warm_up)?;
 
-    let on_cpu = |switch: &dyn Switch| {
+    let used = |switch: &dyn Switch| {
         let forwarder = switch.forwarder().and_then(|(process, thread)| cpu_time(process, thread).ok());
-        (forwarder.unwrap_or_default().0, cpu_time(std::process::id(), traffic.thread_id()).unwrap_or_default().0)
+        let guests = cpu_time(std::process::id(), traffic.thread_id()).unwrap_or_default();
+        (forwarder, guests, switch.process().map(Process::cpu_time))
     };
     switch.begin()?;
     traffic.record(true);
-    let (start, cpu_before) = (Instant::now(), on_cpu(switch.as_ref()));
+    let (start, before) = (Instant::now(), used(switch.as_ref()));
     let mut windows = Vec::new();
     for _ in 0..timing.windows {
         let (start, before) = (Instant::now(), traffic.counts());
         host.sleep(timing.window)?;
         windows.push(Window { duration: start.elapsed(), counts: traffic.counts() - before });
     }
-    let (duration, cpu_after) = (start.elapsed(), on_cpu(switch.as_ref()));
+    let (seconds, after) = (start.elapsed().as_secs_f64(), used(switch.as_ref()));
     let spent = switch.end()?;
+    let memory = switch.process().map(Process::memory);
     if !traffic.is_alive() {
         return Err(traffic.stop().err().unwrap_or_else(|| Error::failed("the load generator ended")));
     }
@@ -168,17 +175,20 @@ pub fn measure(host: &Host, case: &Case, peer: Peer, timing: Timing) -> Result<R
 
     let per_second = |count: fn(&Counts) -> u64| median(windows.iter().map(|w| count(&w.counts) as f64 / w.duration.as_secs_f64()));
     let sum = |count: fn(&Counts) -> u64| windows.iter().map(|window| count(&window.counts)).sum::<u64>();
-    let share = |before: Duration, after: Duration| (after - before).as_secs_f64() / duration.as_secs_f64();
+    let share = |before: Option<Duration>, after: Option<Duration>| Some(after?.checked_sub(before?)?.as_secs_f64() / seconds);
     Ok(Run {
         peer,
         mpps: per_second(|counts| counts.received) / 1e6,
         gbps: per_second(|counts| counts.bytes) * 8.0 / 1e9,
         full: sum(|counts| counts.full) as f64 / sum(|counts| counts.attempts).max(1) as f64,
         latency: latencies.quantile(0.5).zip(latencies.quantile(0.99)).map(|(p50, p99)| (p50 / 1e3, p99 / 1e3)),
-        on_cpu: (switch.forwarder().map(|_| share(cpu_before.0, cpu_after.0)), share(cpu_before.1, cpu_after.1)),
-        spent,
         lost: sum(|counts| counts.lost),
-        duration,
+        forwarder_on_cpu: share(before.0, after.0),
+        guests_on_cpu: share(Some(before.1), Some(after.1)).unwrap_or(0.0),
+        cpus: share(before.2, after.2),
+        memory,
+        seconds,
+        spent,
     })
 }
 

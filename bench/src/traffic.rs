@@ -12,7 +12,7 @@ use rustix::thread::{CpuSet, gettid, sched_setaffinity};
 
 use crate::error::{Error, Result};
 use crate::frames::{Direction, FLOW_AT, Flows, Template, Workload};
-use crate::guest::{End, Port};
+use crate::guest::End;
 use crate::histogram::Histogram;
 
 /// Frames that are sent at once, at most.
@@ -33,6 +33,8 @@ pub enum Pace {
     Rate(f64),
     /// One frame, which the other guest answers by one, and the next after this time.
     Ping(Duration),
+    /// Nothing.
+    Idle,
 }
 
 /// What the thread has counted since it began.
@@ -127,15 +129,15 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Starts the thread on a CPU and returns once frames come through. `make` makes the two ends, on that thread, and
-    /// guests that stay idle.
+    /// Starts the thread on a CPU and returns once frames come through. `make` makes the ends, on
+    /// that thread: the two that are used, and any that stay idle.
     ///
     /// # Errors
     ///
     /// The ends can't be made, or nothing comes through in time.
     pub fn start<E: End, M>(cpu: usize, workload: Workload, pace: Pace, make: M) -> Result<Self>
     where
-        M: FnOnce(&[Template; 2]) -> Result<([E; 2], Vec<Port>)> + Send + 'static,
+        M: FnOnce(&[Template; 2]) -> Result<Vec<E>> + Send + 'static,
     {
         let shared = Arc::new(Shared::default());
         let (ready, readiness) = mpsc::channel();
@@ -145,9 +147,11 @@ impl Traffic {
             cpus.set(cpu);
             sched_setaffinity(None, &cpus).map_err(|error| Error::io(format!("the load generator can't run on CPU {cpu}"), error))?;
             let templates = [Direction::Forth, Direction::Back].map(|direction| Template::new(&workload, direction));
-            let (ends, _idle) = make(&templates)?;
+            let ends = make(&templates)?;
             let mut guests = Guests::new(ends, &templates, workload, theirs);
-            guests.wait_for_path()?;
+            if pace != Pace::Idle {
+                guests.wait_for_path()?;
+            }
             // The receiver may have given up.
             let _ = ready.send(gettid().as_raw_nonzero().get());
             match pace {
@@ -155,6 +159,7 @@ impl Traffic {
                 Pace::FloodBothWays => guests.flood(true),
                 Pace::Rate(rate) => guests.at_rate(rate),
                 Pace::Ping(pause) => guests.ping(pause),
+                Pace::Idle => guests.idle(),
             }
             Ok(guests.histogram)
         });
@@ -211,7 +216,7 @@ impl Drop for Traffic {
 
 /// Both guests, as their thread has them.
 struct Guests<E> {
-    ends: [E; 2],
+    ends: Vec<E>,
     flows: [Flows; 2],
     mark: (usize, [u8; 4]),
     stamp_at: usize,
@@ -223,7 +228,7 @@ struct Guests<E> {
 }
 
 impl<E: End> Guests<E> {
-    fn new(ends: [E; 2], templates: &[Template; 2], workload: Workload, shared: Arc<Shared>) -> Self {
+    fn new(ends: Vec<E>, templates: &[Template; 2], workload: Workload, shared: Arc<Shared>) -> Self {
         Self {
             ends,
             flows: [Direction::Forth, Direction::Back].map(|direction| Flows::new(&workload, direction)),
@@ -304,6 +309,12 @@ impl<E: End> Guests<E> {
         !self.shared.stop.load(Ordering::Relaxed)
     }
 
+    fn idle(&self) {
+        while self.running() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     fn flood(&mut self, both_ways: bool) {
         while self.running() {
             self.chores(self.now());
@@ -371,14 +382,13 @@ impl<E: End> Guests<E> {
     }
 }
 
-/// For how long a thread was on a CPU, and for how long it waited for one, since it began.
+/// For how long a thread was on a CPU since it began.
 ///
 /// # Errors
 ///
 /// There is no such thread.
-pub fn cpu_time(process: u32, thread: i32) -> io::Result<(Duration, Duration)> {
+pub fn cpu_time(process: u32, thread: i32) -> io::Result<Duration> {
     let text = std::fs::read_to_string(format!("/proc/{process}/task/{thread}/schedstat"))?;
-    let mut numbers = text.split_whitespace().map(|word| word.parse().map(Duration::from_nanos).map_err(io::Error::other));
-    let mut next = || numbers.next().unwrap_or(Err(io::ErrorKind::UnexpectedEof.into()));
-    Ok((next()?, next()?))
+    let nanoseconds = text.split_whitespace().next().unwrap_or_default().parse().map_err(io::Error::other)?;
+    Ok(Duration::from_nanos(nanoseconds))
 }

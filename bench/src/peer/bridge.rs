@@ -69,8 +69,8 @@ impl Switch for Bridge {
         None
     }
 
-    fn processes(&self) -> Vec<u32> {
-        Vec::new()
+    fn process(&self) -> Option<&Process> {
+        None
     }
 
     fn begin(&mut self) -> Result<()> {

@@ -11,6 +11,8 @@ mod wire;
 use std::fs::File;
 use std::path::Path;
 
+use ::tests::process::Process;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::Result;
@@ -19,17 +21,20 @@ use crate::host::Host;
 use crate::rules::Rules;
 
 /// A switch that can be measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Peer {
     /// Ours, busy polling.
     Vswitch,
     /// Ours, polling adaptively.
     VswitchAdaptive,
     /// Open vSwitch with DPDK.
+    #[serde(rename = "ovs-dpdk")]
     Ovs,
     /// DPDK's vhost port alone: it forwards all that comes from the one port to the other.
     Wire,
     /// The kernel's bridge, with taps.
+    #[serde(rename = "kernel-bridge")]
     Bridge,
 }
 
@@ -107,7 +112,7 @@ pub enum Ends {
 }
 
 /// What a switch did between two points in time.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Spent {
     /// The cycles that it spent on each frame, without those in which it found none.
     pub cycles_per_frame: Option<f64>,
@@ -123,8 +128,8 @@ pub trait Switch {
     /// The process and the thread that forwards, if one does.
     fn forwarder(&self) -> Option<(u32, i32)>;
 
-    /// The processes that belong to it, for their CPU time.
-    fn processes(&self) -> Vec<u32>;
+    /// The process that it is, with those that this has started.
+    fn process(&self) -> Option<&Process>;
 
     /// The counting begins.
     fn begin(&mut self) -> Result<()>;

@@ -132,8 +132,8 @@ impl Switch for Ovs {
         Some((self.daemon.id(), self.thread))
     }
 
-    fn processes(&self) -> Vec<u32> {
-        vec![self.daemon.id()]
+    fn process(&self) -> Option<&Process> {
+        Some(&self.daemon)
     }
 
     fn begin(&mut self) -> Result<()> {

@@ -87,8 +87,8 @@ impl Switch for Vswitch {
         Some(self.forwarder)
     }
 
-    fn processes(&self) -> Vec<u32> {
-        vec![self.process.id(), self.forwarder.0]
+    fn process(&self) -> Option<&Process> {
+        Some(&self.process)
     }
 
     fn begin(&mut self) -> Result<()> {

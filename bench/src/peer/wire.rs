@@ -59,8 +59,8 @@ impl Switch for Wire {
         Some((self.process.id(), self.thread))
     }
 
-    fn processes(&self) -> Vec<u32> {
-        vec![self.process.id()]
+    fn process(&self) -> Option<&Process> {
+        Some(&self.process)
     }
 
     fn begin(&mut self) -> Result<()> {

@@ -6,12 +6,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
-use crate::case::Case;
+use crate::case::{About, CASES, Case};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::peer::Peer;
-use crate::run::{Run, Timing, median};
-use crate::traffic::Pace;
+use crate::run::{Line, Run, median};
 use svg::{Bar, Chart, number};
 
 /// The runs of a case: of each pair, those of the switches that ran.
@@ -40,25 +39,34 @@ impl Measured {
         self.case.peers.iter().copied().filter(|peer| self.pairs.iter().any(|pair| pair.contains_key(peer)))
     }
 
-    fn is_about_latency(&self) -> bool {
-        matches!(self.case.pace, Pace::Rate(_) | Pace::Ping(_))
-    }
-
-    /// What the case is about: the rate, in Gb/s if frames are large, or the latency in microseconds.
+    /// The number that the case is about.
     fn main_value(&self) -> fn(&Run) -> Option<f64> {
-        match (self.is_about_latency(), self.case.setup.tso) {
-            (true, _) => |run| run.latency.map(|(p50, _)| p50),
-            (false, true) => |run| Some(run.gbps),
-            (false, false) => |run| Some(run.mpps),
+        match self.case.about {
+            About::Rate => |run| Some(run.mpps),
+            About::Bytes => |run| Some(run.gbps),
+            About::Latency => |run| run.latency.map(|(p50, _)| p50),
+            About::Cost => |run| run.cpus.map(|cpus| 100.0 * cpus),
         }
     }
 
     fn main_unit(&self) -> &'static str {
-        match (self.is_about_latency(), self.case.setup.tso) {
-            (true, _) => "µs",
-            (false, true) => "Gb/s",
-            (false, false) => "Mpps",
+        match self.case.about {
+            About::Rate => "Mpps",
+            About::Bytes => "Gb/s",
+            About::Latency => "µs",
+            About::Cost => "% of a CPU",
         }
+    }
+
+    /// The first columns of a switch's row.
+    fn names(&self, peer: Peer) -> String {
+        let case = if peer == self.case.peers[0] { format!("`{}`: {}", self.case.name, self.case.says) } else { String::new() };
+        format!("| {case} | {}", peer.name())
+    }
+
+    /// A ratio's column of a switch's row: empty for the one that the others are compared with.
+    fn ratio(&self, peer: Peer, value: impl Fn(&Run) -> Option<f64>) -> String {
+        if peer == self.case.peers[0] { String::new() } else { with_spread(&self.ratios(peer, value)) }
     }
 }
 
@@ -76,6 +84,26 @@ fn spread(values: &[f64]) -> (f64, f64) {
     (values.iter().copied().fold(f64::INFINITY, f64::min), values.iter().copied().fold(f64::NEG_INFINITY, f64::max))
 }
 
+/// The cases that raw results are of, each with its runs.
+///
+/// # Errors
+///
+/// There is no such case.
+pub fn measured_of(lines: Vec<Line>) -> Result<Vec<Measured>> {
+    let unknown = lines.iter().find(|line| CASES.iter().all(|case| case.name != line.case));
+    if let Some(unknown) = unknown {
+        return Err(Error::failed(format!("there is no case {}", unknown.case)));
+    }
+    let of = |case: &'static Case| {
+        let mut pairs: BTreeMap<usize, BTreeMap<Peer, Run>> = BTreeMap::new();
+        for line in lines.iter().filter(|line| line.case == case.name) {
+            pairs.entry(line.pair).or_default().insert(line.run.peer, line.run.clone());
+        }
+        Measured { case, pairs: pairs.into_values().collect() }
+    };
+    Ok(CASES.iter().map(of).filter(|measured| !measured.pairs.is_empty()).collect())
+}
+
 /// What was measured, and what could not be.
 #[derive(Debug)]
 pub struct Report {
@@ -83,8 +111,6 @@ pub struct Report {
     pub measured: Vec<Measured>,
     /// Switches that are not installed and what to do about it, and runs that failed.
     pub notes: Vec<String>,
-    /// How long the runs took.
-    pub timing: Timing,
 }
 
 impl Report {
@@ -103,27 +129,30 @@ impl Report {
         for peer in peers {
             line(&format!("- {}: {}", peer.name(), peer.version(host)));
         }
-        let Timing { windows, window, warm_up } = self.timing;
-        line(&format!(
-            "\nEach run: {windows} windows of {:.1} s after {:.1} s of warming up, of which the median counts. Each value: the median of the runs, and in \
-             brackets the lowest and the highest. A ratio is ours divided by the other's in the same pair of runs. Where sending seldom finds the ring full, the \
-             load generator is the limit and not the switch; then cycles per frame say more. They are those of the polls that found frames.\n",
-            window.as_secs_f64(),
-            warm_up.as_secs_f64()
-        ));
-        let (latencies, rates): (Vec<_>, Vec<_>) = self.measured.iter().partition(|measured| measured.is_about_latency());
-        if !rates.is_empty() {
-            line("## Rates\n\n![Rates](rates.svg)\n\n![Cycles per frame](cycles.svg)\n");
-            line("| case | switch | rate | ratio | ring full | cycles per frame | ratio of cycles | upcalls per second |");
-            line("|---|---|---|---|---|---|---|---|");
-            rates.iter().for_each(|measured| rate_rows(measured, &mut line));
-        }
-        if !latencies.is_empty() {
-            line("\n## Latencies\n\nIn microseconds.\n");
-            line("| case | switch | median | ratio | 99 % | lost |");
-            line("|---|---|---|---|---|---|");
-            latencies.iter().for_each(|measured| latency_rows(measured, &mut line));
-        }
+        line(
+            "\nOf the windows of a run, the median counts. Each value is the median of the runs, with the lowest and the highest in brackets. A ratio is the first switch's \
+             value divided by this one's in the same pair of runs. Where sending seldom finds the ring full, the load generator is the limit and not the switch; \
+             then cycles per frame say more. They are those of the polls that found frames.",
+        );
+        let of =
+            |about: &[About]| -> Vec<&Measured> { self.measured.iter().filter(|measured| about.contains(&measured.case.about)).collect() };
+        let mut section = |title: &str, about: &[About], head: &str, row: fn(&Measured, Peer) -> String| {
+            let measured = of(about);
+            if !measured.is_empty() {
+                line(&format!(
+                    "\n## {title}\n\n{head}\n{}",
+                    head.lines().last().unwrap_or_default().replace(|c| c != '|', "-").replace("|-", "|--")
+                ));
+                measured.iter().for_each(|measured| measured.peers().for_each(|peer| line(&row(measured, peer))));
+            }
+        };
+        let rates = "![Rates](rates.svg)\n\n![Cycles per frame](cycles.svg)\n\n\
+                     | case | switch | rate | ratio | ring full | cycles per frame | ratio of cycles | upcalls per second | megaflows |";
+        section("Rates", &[About::Rate, About::Bytes], rates, rate_row);
+        section("Latencies", &[About::Latency], "In microseconds.\n\n| case | switch | median | ratio | 99 % | lost |", latency_row);
+        let costs = "The CPU time and private memory of all of a switch's processes.\n\n\
+                     | case | switch | % of a CPU | ms per million frames | latency, µs | memory, MiB |";
+        section("Costs", &[About::Cost], costs, cost_row);
         if !self.notes.is_empty() {
             line("\n## Notes\n");
             self.notes.iter().for_each(|note| line(&format!("- {note}")));
@@ -156,11 +185,9 @@ impl Report {
         };
         std::fs::create_dir_all(dir).map_err(|error| Error::io(dir.display().to_string(), error))?;
         put("report.md", self.to_markdown(host))?;
-        let rates = |measured: &Measured| (measured.main_unit() == "Mpps").then(|| measured.main_value());
+        let rates = |measured: &Measured| (measured.case.about == About::Rate).then(|| measured.main_value());
         put("rates.svg", self.chart("Frames at the sink, millions per second (more is better)", rates).to_svg())?;
-        let cycles = |measured: &Measured| {
-            (!measured.is_about_latency() && !measured.case.setup.tso).then_some(cycles_per_frame as fn(&Run) -> Option<f64>)
-        };
+        let cycles = |measured: &Measured| (measured.case.about == About::Rate).then_some(cycles_per_frame as fn(&Run) -> Option<f64>);
         put("cycles.svg", self.chart("Processing cycles per frame (less is better)", cycles).to_svg())
     }
 }
@@ -169,40 +196,43 @@ fn cycles_per_frame(run: &Run) -> Option<f64> {
     run.spent.cycles_per_frame
 }
 
-fn rate_rows(measured: &Measured, line: &mut impl FnMut(&str)) {
-    let first = measured.case.peers[0];
-    for peer in measured.peers() {
-        let value = measured.main_value();
-        let ratio = |ratios: Vec<f64>| if peer == first { String::new() } else { with_spread(&ratios) };
-        line(&format!(
-            "| {} | {} | {} {} | {} | {} % | {} | {} | {} |",
-            if peer == first { format!("`{}`: {}", measured.case.name, measured.case.says) } else { String::new() },
-            peer.name(),
-            with_spread(&measured.values(peer, value)),
-            measured.main_unit(),
-            ratio(measured.ratios(peer, value)),
-            number(100.0 * median(measured.values(peer, |run| Some(run.full)))),
-            with_spread(&measured.values(peer, cycles_per_frame)),
-            ratio(measured.ratios(peer, cycles_per_frame)),
-            with_spread(&measured.values(peer, Run::upcalls_per_second)),
-        ));
-    }
+fn rate_row(measured: &Measured, peer: Peer) -> String {
+    let value = measured.main_value();
+    format!(
+        "{} | {} {} | {} | {} % | {} | {} | {} | {} |",
+        measured.names(peer),
+        with_spread(&measured.values(peer, value)),
+        measured.main_unit(),
+        measured.ratio(peer, value),
+        number(100.0 * median(measured.values(peer, |run| Some(run.full)))),
+        with_spread(&measured.values(peer, cycles_per_frame)),
+        measured.ratio(peer, cycles_per_frame),
+        with_spread(&measured.values(peer, Run::upcalls_per_second)),
+        with_spread(&measured.values(peer, |run| run.spent.counters.get("megaflows")?.as_f64())),
+    )
 }
 
-fn latency_rows(measured: &Measured, line: &mut impl FnMut(&str)) {
-    let first = measured.case.peers[0];
-    for peer in measured.peers() {
-        let median_of = |run: &Run| run.latency.map(|(p50, _)| p50);
-        line(&format!(
-            "| {} | {} | {} | {} | {} | {} |",
-            if peer == first { format!("`{}`: {}", measured.case.name, measured.case.says) } else { String::new() },
-            peer.name(),
-            with_spread(&measured.values(peer, median_of)),
-            if peer == first { String::new() } else { with_spread(&measured.ratios(peer, median_of)) },
-            with_spread(&measured.values(peer, |run| run.latency.map(|(_, p99)| p99))),
-            number(measured.values(peer, |run| Some(run.lost as f64)).iter().sum()),
-        ));
-    }
+fn latency_row(measured: &Measured, peer: Peer) -> String {
+    let value = measured.main_value();
+    format!(
+        "{} | {} | {} | {} | {} |",
+        measured.names(peer),
+        with_spread(&measured.values(peer, value)),
+        measured.ratio(peer, value),
+        with_spread(&measured.values(peer, |run| run.latency.map(|(_, p99)| p99))),
+        number(measured.values(peer, |run| Some(run.lost as f64)).iter().sum()),
+    )
+}
+
+fn cost_row(measured: &Measured, peer: Peer) -> String {
+    format!(
+        "{} | {} | {} | {} | {} |",
+        measured.names(peer),
+        with_spread(&measured.values(peer, measured.main_value())),
+        with_spread(&measured.values(peer, |run| run.cpu_per_million().map(|seconds| 1e3 * seconds))),
+        with_spread(&measured.values(peer, |run| run.latency.map(|(p50, _)| p50))),
+        with_spread(&measured.values(peer, |run| run.memory.map(|bytes| bytes as f64 / f64::from(1 << 20)))),
+    )
 }
 
 fn machine(host: &Host) -> String {
@@ -226,16 +256,25 @@ fn today() -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::case::CASES;
     use crate::peer::Spent;
 
     fn run(peer: Peer, mpps: f64) -> Run {
-        let spent = Spent { cycles_per_frame: Some(1000.0 / mpps), ..Spent::default() };
-        let duration = Duration::from_secs(1);
-        Run { peer, mpps, gbps: 0.0, full: 0.5, latency: None, on_cpu: (None, 1.0), spent, lost: 0, duration }
+        Run {
+            peer,
+            mpps,
+            gbps: 0.0,
+            full: 0.5,
+            latency: None,
+            lost: 0,
+            forwarder_on_cpu: None,
+            guests_on_cpu: 1.0,
+            cpus: Some(0.5),
+            memory: None,
+            seconds: 1.0,
+            spent: Spent { cycles_per_frame: Some(1000.0 / mpps), ..Spent::default() },
+        }
     }
 
     fn measured() -> Measured {
@@ -253,9 +292,21 @@ mod tests {
     }
 
     #[test]
+    fn raw_results_are_read_back() {
+        let line = |pair, peer, mpps| Line { case: "ping".into(), pair, run: run(peer, mpps) };
+        let lines = [line(1, Peer::Vswitch, 1.0), line(2, Peer::Vswitch, 3.0), line(2, Peer::Ovs, 2.0)];
+        let text = lines.map(|line| serde_json::to_string(&line).unwrap());
+        let lines: Vec<Line> = text.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
+        let [measured] = &measured_of(lines).unwrap()[..] else { panic!("one case") };
+        assert_eq!((measured.case.name, measured.pairs.len()), ("ping", 2));
+        assert_eq!(measured.ratios(Peer::Ovs, |run| Some(run.mpps)), [1.5]);
+        assert!(measured_of(vec![Line { case: "pong".into(), pair: 1, run: run(Peer::Ovs, 1.0) }]).is_err());
+    }
+
+    #[test]
     fn rows_are_those_of_switches_that_ran() {
-        let mut lines = Vec::new();
-        rate_rows(&measured(), &mut |line: &str| lines.push(line.to_owned()));
+        let measured = measured();
+        let lines: Vec<_> = measured.peers().map(|peer| rate_row(&measured, peer)).collect();
         assert_eq!(lines.len(), 2);
         assert!(
             lines[0].starts_with("| `inout1`: one rule per direction | vswitch | 8.50 (6.00 - 10.0) Mpps |  | 50.0 % |"),
