@@ -15,6 +15,7 @@ use std::mem::offset_of;
 use std::ops::Bound;
 
 use super::filter::Filter;
+use super::slots::Slots;
 use super::verdict::VerdictId;
 use super::{CacheLimits, FlowId};
 use crate::Nanos;
@@ -29,11 +30,10 @@ const INLINE_WORDS: usize = 6;
 /// The subtable of a place that is not in use.
 const NOWHERE: u32 = u32::MAX;
 
-/// The megaflows of one mask: open addressing with linear probing over (hash, place) pairs. Empty slots have place [`u32::MAX`].
+/// The megaflows of one mask.
 struct Subtable {
     mask: Mask<KEY_WORDS>,
-    slots: Vec<(u32, u32)>,
-    len: usize,
+    places: Slots,
     /// Hits since the subtables were last ranked.
     hits: u64,
     /// The port whose frames it is for.
@@ -41,70 +41,14 @@ struct Subtable {
 }
 
 impl Subtable {
-    const EMPTY: (u32, u32) = (0, u32::MAX);
-
     fn new(mask: &KeyMask, in_port: PortNo) -> Self {
-        Self { mask: Mask::new(mask), slots: vec![Self::EMPTY; 16], len: 0, hits: 0, in_port }
+        Self { mask: Mask::new(mask), places: Slots::new(), hits: 0, in_port }
     }
 
     #[inline]
     fn hash(&self, key: &FlowKey, seed: u64) -> u32 {
         let hash = self.mask.hash(key, seed);
         (hash >> 32) as u32 ^ hash as u32
-    }
-
-    /// The places whose hash is `hash`, in probing order.
-    #[inline]
-    fn probe(&self, hash: u32) -> impl Iterator<Item = u32> {
-        let last = self.slots.len() - 1;
-        (0..=last)
-            .map(move |step| self.slots[(hash as usize + step) & last])
-            .take_while(|slot| *slot != Self::EMPTY)
-            .filter(move |slot| slot.0 == hash)
-            .map(|slot| slot.1)
-    }
-
-    fn insert(&mut self, hash: u32, place: u32) {
-        if (self.len + 1) * 2 > self.slots.len() {
-            let larger = vec![Self::EMPTY; self.slots.len() * 2];
-            for slot in std::mem::replace(&mut self.slots, larger) {
-                if slot != Self::EMPTY {
-                    self.settle(slot);
-                }
-            }
-        }
-        self.settle((hash, place));
-        self.len += 1;
-    }
-
-    /// Puts a slot where probing finds it. There is an empty one: the table is at most half full.
-    fn settle(&mut self, slot: (u32, u32)) {
-        let last = self.slots.len() - 1;
-        let mut at = slot.0 as usize & last;
-        while self.slots[at] != Self::EMPTY {
-            at = (at + 1) & last;
-        }
-        self.slots[at] = slot;
-    }
-
-    fn remove(&mut self, hash: u32, place: u32) {
-        let last = self.slots.len() - 1;
-        let mut at = hash as usize & last;
-        while self.slots[at] != (hash, place) {
-            debug_assert!(self.slots[at] != Self::EMPTY, "a megaflow is in its subtable");
-            at = (at + 1) & last;
-        }
-        self.slots[at] = Self::EMPTY;
-        self.len -= 1;
-        // Whatever follows without a gap may have been pushed on by the slot that is gone: put it in again.
-        loop {
-            at = (at + 1) & last;
-            let slot = std::mem::replace(&mut self.slots[at], Self::EMPTY);
-            if slot == Self::EMPTY {
-                return;
-            }
-            self.settle(slot);
-        }
     }
 }
 
@@ -238,7 +182,7 @@ impl Megaflows {
         space.filter.candidates(key).find_map(|number| {
             let subtable = &self.subtables[number as usize];
             let hash = subtable.hash(key, self.seed);
-            subtable.probe(hash).find(|place| Self::agrees(&self.flows[*place as usize], &subtable.mask, key)).map(FlowId)
+            subtable.places.probe(hash).find(|place| Self::agrees(&self.flows[*place as usize], &subtable.mask, key)).map(FlowId)
         })
     }
 
@@ -251,13 +195,13 @@ impl Megaflows {
             if let Some(number) = space.filter.candidates(&keys[slot]).next() {
                 let subtable = &self.subtables[number as usize];
                 let hash = subtable.hash(&keys[slot], self.seed);
-                prefetch(&subtable.slots[hash as usize & (subtable.slots.len() - 1)]);
+                subtable.places.prefetch(hash);
                 first[slot] = (number, hash);
             }
         }
         for slot in set_bits(slots) {
             let (number, hash) = first[slot];
-            if let Some(place) = self.subtables.get(number as usize).and_then(|subtable| subtable.probe(hash).next()) {
+            if let Some(place) = self.subtables.get(number as usize).and_then(|subtable| subtable.places.probe(hash).next()) {
                 self.prefetch(FlowId(place));
                 candidates[slot] = Some(FlowId(place));
             }
@@ -334,7 +278,7 @@ impl Megaflows {
                 (self.flows.len() - 1) as u32
             }
         };
-        subtable.insert(hash, place);
+        subtable.places.insert(hash, place);
         FlowId(place)
     }
 
@@ -343,7 +287,7 @@ impl Megaflows {
             return number;
         }
         // A subtable that is empty is out of its space, and its place is free.
-        let number = self.subtables.iter().position(|subtable| subtable.len == 0).unwrap_or_else(|| {
+        let number = self.subtables.iter().position(|subtable| subtable.places.len() == 0).unwrap_or_else(|| {
             self.subtables.push(Subtable::new(mask, in_port));
             self.subtables.len() - 1
         });
@@ -365,11 +309,11 @@ impl Megaflows {
         let hash = flow.hash;
         self.free.push(id.0);
         let subtable = &mut self.subtables[number as usize];
-        subtable.remove(hash, id.0);
+        subtable.places.remove(hash, id.0);
         let in_port = subtable.in_port;
         let space = self.spaces.entry(in_port).or_default();
         space.entries -= 1;
-        if subtable.len == 0 {
+        if subtable.places.len() == 0 {
             space.filter.remove_column(number);
             if let Some((_, filter)) = self.renewal.as_mut().filter(|(port, _)| *port == in_port) {
                 filter.remove_column(number);

@@ -9,6 +9,7 @@ mod admission;
 mod filter;
 mod megaflow;
 mod microflow;
+mod slots;
 #[cfg(test)]
 mod tests;
 mod verdict;
