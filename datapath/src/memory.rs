@@ -110,6 +110,31 @@ pub fn prefetch<T>(at: *const T) {
     let _ = at;
 }
 
+/// Asks the CPU to bring the cache line at `at` closer, for writing: it is taken from whoever has it. Any address is allowed.
+#[inline(always)]
+pub fn prefetch_write<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch is a hint; it never faults, whatever the address. CPUs without this one take it for no operation.
+    unsafe {
+        std::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
+/// Tells the CPU that another one will use the cache line at `at` next: it moves to a cache that they share, from where it is fetched sooner.
+/// Any address is allowed.
+#[inline(always)]
+pub fn demote<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint that never faults, whatever the address. CPUs without this one take it for no operation.
+    unsafe {
+        std::arch::asm!("cldemote [{}]", in(reg) at, options(nostack, preserves_flags));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 #[cfg(test)]
 mod tests {
     use super::Segment;
