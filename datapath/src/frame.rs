@@ -220,6 +220,11 @@ impl Batch {
         &self.frames[..self.len]
     }
 
+    /// The frames, duplicates last, to be changed.
+    pub fn frames_mut(&mut self) -> &mut [Frame] {
+        &mut self.frames[..self.len]
+    }
+
     /// The frame in `slot`.
     pub fn frame(&self, slot: u16) -> &Frame {
         &self.frames[..self.len][usize::from(slot)]

@@ -297,18 +297,17 @@ impl Engine {
     fn look_ahead(&mut self, batch: &mut Batch, in_port: PortNo) {
         let count = batch.len();
         let hasher = self.cache.hasher(in_port);
-        for slot in 0..count {
-            let frame = batch.frame_mut(slot as u16);
-            self.parsed[slot] = key::extract_frame(frame, &mut self.keys[slot]);
-            frame.hash = key::spread(&self.keys[slot]);
-            let hash = hasher(&self.keys[slot]);
-            self.hashes[slot] = hash;
-            self.cache.prefetch(hash);
+        let found = self.parsed.iter_mut().zip(&mut self.keys).zip(&mut self.hashes);
+        for (frame, ((parsed, key), hash)) in batch.frames_mut().iter_mut().zip(found) {
+            *parsed = key::extract_frame(frame, key);
+            frame.hash = key::spread(key);
+            *hash = hasher(key);
+            self.cache.prefetch(*hash);
         }
         self.unknown = 0;
-        for slot in 0..count {
-            self.candidates[slot] = self.cache.candidate(self.hashes[slot]);
-            self.unknown |= u32::from(self.candidates[slot].is_none()) << slot;
+        for (slot, (candidate, hash)) in self.candidates.iter_mut().zip(&self.hashes).enumerate().take(count) {
+            *candidate = self.cache.candidate(*hash);
+            self.unknown |= u32::from(candidate.is_none()) << slot;
         }
         if self.unknown != 0 {
             self.cache.foresee(in_port, &self.keys, self.unknown, &mut self.candidates);

@@ -554,4 +554,27 @@ proptest! {
         prop_assert_eq!(layout.is_some(), bytes.len() >= 14);
         crate::key::spread(&key);
     }
+
+    /// The usual frame with a few bytes changed, cut short or padded.
+    #[test]
+    fn the_short_way_leads_where_the_long_one_does(
+        tcp: bool,
+        len in 20..70u16,
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+        cut in 0..90usize,
+        frame_len in 30..100usize,
+    ) {
+        let protocol = if tcp { proto::TCP } else { proto::UDP };
+        let mut bytes = frame(&[&[8, 0], &ipv4(len, 0, protocol), &[3; 60]]);
+        for (at, value) in changes {
+            let at = at.index(40);
+            bytes[at] = value;
+        }
+        let head = &bytes[..cut.min(bytes.len())];
+        let (mut short, mut long) = (FlowKey::ZERO, FlowKey::ZERO);
+        if let Some(layout) = extract_usual(head, frame_len, PortNo(1), &mut short) {
+            prop_assert_eq!(Some(layout), extract_any(head, frame_len, PortNo(1), &mut long));
+            prop_assert_eq!(short, long);
+        }
+    }
 }
