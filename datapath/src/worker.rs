@@ -27,6 +27,8 @@ use crate::tables::{PortStripe, Tables};
 use crate::translate::{Scratch, translate_actions};
 use inputs::Inputs;
 
+/// The frames that a queue must have for a breath to be deep.
+const DEEP: usize = 4 * BATCH;
 /// What a translation costs its port, in frames.
 const UPCALL_COST: u32 = 16;
 /// The most that a port can owe, in frames: a scan is forgotten soon after it ends.
@@ -172,10 +174,27 @@ impl Worker {
 
     /// Serves every queue that does not rest once. Returns the number of frames that came in.
     pub fn breathe(&mut self, now: Nanos) -> usize {
+        self.serve(now, false)
+    }
+
+    /// The same, but leaves a queue alone that is about to have more: it brought a full batch last, has less than `DEEP` frames now, and no other queue
+    /// brought any. To be called for some microseconds after there were frames, and no longer.
+    ///
+    /// A worker that is faster than its guest would otherwise take every frame at once, and both would spend their time on getting the
+    /// cache lines of the ring from each other.
+    pub fn breathe_deeply(&mut self, now: Nanos) -> usize {
+        self.serve(now, true)
+    }
+
+    fn serve(&mut self, now: Nanos, deeply: bool) -> usize {
         self.take_up();
         let Self { inputs, contended, batch, tables, engine, .. } = self;
         let (mut frames, mut frames_of_others) = (0, 0);
+        let brought = inputs.polled().iter().map(|input| input.brought).sum::<usize>();
         for input in inputs.polled() {
+            if deeply && input.brought >= BATCH && brought == input.brought && input.queue.waiting() < DEEP {
+                continue;
+            }
             if input.debt > 0 && *contended {
                 input.debt = input.debt.saturating_sub(BATCH as u32);
                 continue;
@@ -183,6 +202,7 @@ impl Worker {
             let upcalls = engine.stats.upcalls;
             let served = input.queue.serve(batch, &mut |batch| engine.process(batch, input.port, tables, now));
             frames += served;
+            input.brought = served;
             input.quiet &= served == 0;
             if input.debt == 0 {
                 frames_of_others += served;
@@ -627,6 +647,27 @@ mod tests {
             most = most.max(before - rig.worker.stats().megaflows);
         }
         assert!((1..=256).contains(&most) && now < 2_000_000_000, "{most} in a call, {now} ns in all");
+    }
+
+    #[test]
+    fn a_deep_breath_waits_for_the_only_busy_queue() {
+        let mut rig = Rig::new(3, CacheLimits::default());
+        rig.rule(Match::ANY.with(Field::InPort, 1), output(3));
+        let offer = |rig: &Rig, port: usize, frames| (0..frames).for_each(|_| rig.ports[port].offer(&udp(1)));
+        // A few frames are taken at once.
+        offer(&rig, 0, 3);
+        assert_eq!(rig.worker.breathe_deeply(0), 3);
+        // After a full batch, a few more are left for a deep breath to come, but not for any other.
+        offer(&rig, 0, BATCH + DEEP - 1);
+        assert_eq!(rig.worker.breathe_deeply(0), BATCH);
+        assert_eq!(rig.worker.breathe_deeply(0), 0);
+        offer(&rig, 0, 1);
+        assert_eq!(rig.worker.breathe_deeply(0), BATCH);
+        assert_eq!(rig.worker.breathe(0), BATCH);
+        // Where another queue has work too, there is no time to wait.
+        offer(&rig, 1, 1);
+        assert_eq!(rig.worker.breathe_deeply(0), 1);
+        assert_eq!(rig.worker.breathe_deeply(0), BATCH);
     }
 
     #[test]

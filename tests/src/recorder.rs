@@ -47,6 +47,10 @@ impl RxQueue for Recorder {
         })
     }
 
+    fn waiting(&mut self) -> usize {
+        self.queue.waiting()
+    }
+
     fn arm(&mut self) -> bool {
         self.queue.arm()
     }

@@ -139,6 +139,10 @@ impl RxQueue for RxHandle {
             .unwrap_or(0)
     }
 
+    fn waiting(&mut self) -> usize {
+        self.queues.pair(self.index).rx.try_use(RxRing::waiting).unwrap_or(0)
+    }
+
     /// Waits for a change of the ring to be over: a queue that was neither armed nor said to have work would sleep for ever.
     fn arm(&mut self) -> bool {
         self.queues.pair(self.index).rx.wait_use(RxRing::arm).unwrap_or(false)

@@ -111,6 +111,10 @@ impl RxQueue for RxRing {
         frames
     }
 
+    fn waiting(&mut self) -> usize {
+        self.ring.available().into()
+    }
+
     fn arm(&mut self) -> bool {
         self.ring.arm()
     }

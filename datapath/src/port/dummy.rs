@@ -83,6 +83,10 @@ impl RxQueue for DummyPort {
         frames.len()
     }
 
+    fn waiting(&mut self) -> usize {
+        self.state().offered.len()
+    }
+
     fn arm(&mut self) -> bool {
         let mut state = self.state();
         state.armed = true;

@@ -58,6 +58,11 @@ pub trait RxQueue: Send {
     /// Frames that turn out not to be frames are frames here too: reported to `consume` by [`Batch::rejected`], and counted in the result.
     fn serve(&mut self, batch: &mut Batch, consume: &mut dyn FnMut(&mut Batch)) -> usize;
 
+    /// About how many frames wait to be taken. A queue that can't tell says [`usize::MAX`].
+    fn waiting(&mut self) -> usize {
+        usize::MAX
+    }
+
     /// Asks to be notified of the next frame, and says whether there is work already (then the worker must not block).
     fn arm(&mut self) -> bool;
 

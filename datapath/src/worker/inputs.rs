@@ -17,6 +17,8 @@ pub(super) struct Input {
     pub queue: Box<dyn RxQueue>,
     /// What it took more than its share, in frames.
     pub debt: u32,
+    /// How many frames it brought when it was served last.
+    pub brought: usize,
     /// Whether it brought nothing since [`Inputs::rest`] was called last.
     pub quiet: bool,
 }
@@ -46,7 +48,7 @@ impl Inputs {
     }
 
     pub fn add(&mut self, port: PortNo, queue: Box<dyn RxQueue>) {
-        self.all.push(Input { port, queue, debt: 0, quiet: false });
+        self.all.push(Input { port, queue, debt: 0, brought: 0, quiet: false });
         self.poll(self.all.len() - 1);
     }
 

@@ -33,6 +33,8 @@ use crate::config::Polling;
 const IDLE_SLOWNESS: Nanos = 4;
 /// How long a queue without frames is polled, once or twice, before it is put to rest.
 const REST_EVERY: Nanos = 1_000_000;
+/// How long after frames a worker breathes deeply.
+const DEEPLY: Nanos = 2_000;
 /// How late the time may be when there are frames, and how late a kick of a queue at rest may be heard: 2^15 cycles, some ten microseconds.
 const BUSY_SLACK: u64 = 1 << 15;
 /// The same when there are none.
@@ -230,7 +232,8 @@ impl Thread {
         let mut maintain_after = 0;
         let (mut busy, mut slept) = (false, false);
         loop {
-            let frames = self.worker.breathe(now);
+            let deeply = busy || now - idle_since < DEEPLY;
+            let frames = if deeply { self.worker.breathe_deeply(now) } else { self.worker.breathe(now) };
             let after = cycles();
             Shared::count(if frames > 0 { &self.shared.busy_cycles } else { &self.shared.idle_cycles }, after.wrapping_sub(cycle));
             cycle = after;
@@ -268,7 +271,7 @@ impl Thread {
                 idle_since = now;
             }
             // What woke it may be a word of the control thread's, which is heeded by a breath: it must not sleep before the next one.
-            if !heard && self.unkicked == 0 && self.patience.is_over(now - idle_since) {
+            if !deeply && !heard && self.unkicked == 0 && self.patience.is_over(now - idle_since) {
                 let until = match idle_since >= maintained {
                     true => Some(maintained + maintain_after),
                     false => (self.worker.stats().megaflows > 0).then_some(maintained + IDLE_SLOWNESS * maintain_after),
