@@ -127,6 +127,8 @@ pub(crate) struct FlowCache {
     cursor: usize,
     /// Megaflows installed so far.
     installed: u64,
+    /// Lookups in tables that upcalls took so far.
+    lookups: u64,
     seed: u64,
     scratch: Scratch,
 }
@@ -147,6 +149,7 @@ impl FlowCache {
             limits,
             cursor: 0,
             installed: 0,
+            lookups: 0,
             seed,
             scratch: Scratch::default(),
         }
@@ -159,6 +162,11 @@ impl FlowCache {
     /// The number of megaflows installed so far.
     pub fn installed(&self) -> u64 {
         self.installed
+    }
+
+    /// The number of lookups in tables that upcalls took so far.
+    pub fn lookups(&self) -> u64 {
+        self.lookups
     }
 
     /// What the microflow cache goes by: the hash of those bits of a key of `in_port` that some megaflow depends on. It changes with the megaflows; what was cached
@@ -223,6 +231,7 @@ impl FlowCache {
     pub fn upcall(&mut self, in_port: PortNo, seen: &Seen<'_>, mut stale: Option<FlowId>, tables: &Tables, now: Nanos) -> Found {
         let Seen { key, hash, bytes } = *seen;
         translate_into(tables, key, now, &mut self.scratch, true);
+        self.lookups += self.scratch.effects.lookups() as u64;
         let mask = self.scratch.mask;
         let current = self.hold(tables);
         // A stale megaflow that contains the key says now what it will say from now on, or goes.

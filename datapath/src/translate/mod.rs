@@ -113,6 +113,11 @@ impl Effects {
         !self.dependencies.is_empty()
     }
 
+    /// How many lookups in tables it took.
+    pub(crate) fn lookups(&self) -> usize {
+        self.lookups.len()
+    }
+
     /// The counters of the rules that matched, in this order.
     pub fn rules(&self) -> &[Arc<RuleCounters>] {
         &self.rules
