@@ -104,6 +104,9 @@ pub fn measured_of(lines: Vec<Line>) -> Result<Vec<Measured>> {
     Ok(CASES.iter().map(of).filter(|measured| !measured.pairs.is_empty()).collect())
 }
 
+/// The share of a CPU that a thread gets which polls without pause, if nothing else runs there.
+const UNDISTURBED: f64 = 0.97;
+
 /// What was measured, and what could not be.
 #[derive(Debug)]
 pub struct Report {
@@ -150,14 +153,32 @@ impl Report {
                      | case | switch | rate | ratio | ring full | cycles per frame | ratio of cycles | upcalls per second | megaflows |";
         section("Rates", &[About::Rate, About::Bytes], rates, rate_row);
         section("Latencies", &[About::Latency], "In microseconds.\n\n| case | switch | median | ratio | 99 % | lost |", latency_row);
-        let costs = "The CPU time and private memory of all of a switch's processes.\n\n\
+        let costs = "The CPU time and private memory of all of a switch's processes, without the huge pages that DPDK shares out.\n\n\
                      | case | switch | % of a CPU | ms per million frames | latency, µs | memory, MiB |";
         section("Costs", &[About::Cost], costs, cost_row);
-        if !self.notes.is_empty() {
+        let notes: Vec<_> = self.notes.iter().cloned().chain(self.disturbance()).collect();
+        if !notes.is_empty() {
             line("\n## Notes\n");
-            self.notes.iter().for_each(|note| line(&format!("- {note}")));
+            notes.iter().for_each(|note| line(&format!("- {note}")));
         }
         page
+    }
+
+    /// What has to be said if the machine had other things to do.
+    fn disturbance(&self) -> Option<String> {
+        let polls = |run: &&Run| run.peer != Peer::VswitchAdaptive;
+        let busy = self.measured.iter().filter(|measured| measured.case.about != About::Cost);
+        let runs: Vec<_> = busy.flat_map(|measured| measured.pairs.iter().flat_map(BTreeMap::values)).filter(polls).collect();
+        let share = |run: &Run| run.guests_on_cpu.min(run.forwarder_on_cpu.unwrap_or(1.0));
+        let disturbed = runs.iter().filter(|run| share(run) < UNDISTURBED).count();
+        let least = 100.0 * runs.iter().map(|run| share(run)).fold(1.0, f64::min);
+        (disturbed > 0).then(|| {
+            format!(
+                "The machine was not quiet: in {disturbed} of {} runs the guests or the switch had less than {:.0} % of their CPU, at the least {least:.0} %.",
+                runs.len(),
+                100.0 * UNDISTURBED
+            )
+        })
     }
 
     fn chart(&self, title: &str, value: impl Fn(&Measured) -> Option<fn(&Run) -> Option<f64>>) -> Chart {
@@ -301,6 +322,15 @@ mod tests {
         assert_eq!((measured.case.name, measured.pairs.len()), ("ping", 2));
         assert_eq!(measured.ratios(Peer::Ovs, |run| Some(run.mpps)), [1.5]);
         assert!(measured_of(vec![Line { case: "pong".into(), pair: 1, run: run(Peer::Ovs, 1.0) }]).is_err());
+    }
+
+    #[test]
+    fn a_busy_machine_is_named() {
+        let mut report = Report { measured: vec![measured()], notes: Vec::new() };
+        assert_eq!(report.disturbance(), None);
+        report.measured[0].pairs[1].get_mut(&Peer::Ovs).unwrap().guests_on_cpu = 0.5;
+        let note = report.disturbance().unwrap();
+        assert!(note.contains("in 1 of 7 runs") && note.contains("at the least 50 %"), "{note}");
     }
 
     #[test]
