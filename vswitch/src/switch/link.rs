@@ -1,6 +1,8 @@
 //! The switch's end of the socket to the launcher: asks without waiting, and remembers what to do with the answers.
+//!
+//! Only so many requests are under way as the socket holds. If both ends filled it, both would wait for ever for the other one to read.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -8,6 +10,9 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::Switch;
 use crate::launcher::channel::{Answer, Asked, Channel, Request};
+
+/// The most requests under way: a fraction of the packets that a socket holds by default, some hundreds.
+const UNDER_WAY: usize = 32;
 
 /// A descriptor, if one was asked for, or what went wrong.
 pub type Answered = Result<Option<OwnedFd>, String>;
@@ -19,21 +24,32 @@ pub struct Link {
     channel: Channel,
     next: u64,
     waiting: HashMap<u64, Then>,
+    /// Requests that were not sent yet.
+    backlog: VecDeque<(Asked, Then)>,
 }
 
 impl Link {
     /// Over this channel.
     pub fn new(channel: Channel) -> Self {
-        Self { channel, next: 0, waiting: HashMap::new() }
+        Self { channel, next: 0, waiting: HashMap::new(), backlog: VecDeque::new() }
     }
 
     /// Asks, and does `then` when the answer has come. If asking fails, `then` is given back with the reason.
     pub fn ask(&mut self, request: Request, then: Then) -> Result<(), (Then, String)> {
         let id = self.next;
         self.next += 1;
-        match self.channel.send(&Asked { id, request }, None) {
+        let asked = Asked { id, request };
+        if self.waiting.len() >= UNDER_WAY || !self.backlog.is_empty() {
+            self.backlog.push_back((asked, then));
+            return Ok(());
+        }
+        self.send(asked, then)
+    }
+
+    fn send(&mut self, asked: Asked, then: Then) -> Result<(), (Then, String)> {
+        match self.channel.send(&asked, None) {
             Ok(()) => {
-                self.waiting.insert(id, then);
+                self.waiting.insert(asked.id, then);
                 Ok(())
             }
             Err(error) => Err((then, format!("the launcher can't be asked: {error}"))),
@@ -53,8 +69,15 @@ impl Link {
         }
     }
 
-    /// The next answer that has come, and what to do with it.
+    /// The next answer that has come, or a request's failure to be asked, and what to do with it.
     pub fn receive(&mut self) -> io::Result<Option<(Then, Answered)>> {
+        while self.waiting.len() < UNDER_WAY
+            && let Some((asked, then)) = self.backlog.pop_front()
+        {
+            if let Err((then, error)) = self.send(asked, then) {
+                return Ok(Some((then, Err(error))));
+            }
+        }
         while let Some((answer, fd)) = self.channel.receive::<Answer>()? {
             if let Some(then) = self.waiting.remove(&answer.id) {
                 return Ok(Some((then, answered(answer, fd))));
@@ -76,5 +99,32 @@ fn answered(answer: Answer, fd: Option<OwnedFd>) -> Answered {
 impl AsFd for Link {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.channel.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_number_of_requests_can_be_under_way() {
+        let (near, far) = Channel::pair().expect("a pair");
+        let (mut link, launcher) = (Link::new(near), Channel::from_socket(far));
+        // Far more than the socket holds; nobody answers yet.
+        for _ in 0..5000 {
+            assert!(link.ask(Request::Ready, Box::new(|_, _| ())).is_ok());
+        }
+        let (mut next, mut answered) = (0, 0);
+        while answered < 5000 {
+            while let Some((Asked { id, .. }, _)) = launcher.receive().expect("the link is there") {
+                assert_eq!(id, next, "requests are sent in order");
+                next += 1;
+                launcher.send(&Answer { id, error: None }, None).expect("the link is there");
+            }
+            while link.receive().expect("the launcher is there").is_some() {
+                answered += 1;
+            }
+        }
+        assert!(link.receive().expect("the launcher is there").is_none());
     }
 }
