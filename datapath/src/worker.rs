@@ -237,7 +237,8 @@ impl Worker {
         self.inputs.any_rests()
     }
 
-    /// Serves the queues of `port` again, should they rest: one of them has notified, or may have frames of which it will not.
+    /// Serves the queues of `port` again, should they rest, and takes the wish for notifications back: one of them has notified, or has a ring that is new,
+    /// with notifications wanted, and perhaps with frames that were announced to somebody who is gone.
     pub fn rouse(&mut self, port: PortNo) {
         self.inputs.rouse(port);
     }

@@ -4,6 +4,7 @@ use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tests::driver::F_EVENT_IDX;
 use tests::frontend::{Guest, Options};
 use tests::process::{PATIENCE, until};
 use tests::switch::Switch;
@@ -140,6 +141,20 @@ fn a_frame_of_a_quiet_guest_is_heard_of() {
         }
         switch.stop();
     }
+}
+
+#[test]
+fn a_worker_that_polls_wants_no_notifications() {
+    let switch = Switch::start(&[&["--poll", "busy"], &TWO[..]].concat());
+    for round in 0..20 {
+        let options = Options { features: Options::default().features & !F_EVENT_IDX, ..Options::default() };
+        let mut guest = Guest::connect(&switch.path("vm1.sock"), options).expect("a guest");
+        let what = format!("guest {round} is told not to notify");
+        until(PATIENCE, &what, || (guest.transmitter(0).ring.used_flags() == 1).then_some(()));
+        guest.disconnect();
+        until(PATIENCE, "the link is down", || (port(&switch, "vm1")["link"] == "down").then_some(()));
+    }
+    switch.stop();
 }
 
 #[test]

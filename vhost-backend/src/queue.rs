@@ -148,7 +148,8 @@ impl RxQueue for RxHandle {
         self.queues.pair(self.index).rx.wait_use(RxRing::arm).unwrap_or(false)
     }
 
+    /// Waits, too: a ring that stays armed has its guest notify of each batch.
     fn disarm(&mut self) {
-        self.queues.pair(self.index).rx.try_use(RxRing::disarm);
+        self.queues.pair(self.index).rx.wait_use(RxRing::disarm);
     }
 }

@@ -75,14 +75,16 @@ impl Inputs {
         }
     }
 
-    /// Polls the queues of `port` again.
+    /// Polls the queues of `port`, which need not notify any more.
     pub fn rouse(&mut self, port: PortNo) {
-        for at in self.polled..self.all.len() {
+        for at in 0..self.all.len() {
             let input = &mut self.all[at];
             if input.port == port {
                 input.quiet = false;
                 input.queue.disarm();
-                self.poll(at);
+                if at >= self.polled {
+                    self.poll(at);
+                }
             }
         }
     }
