@@ -8,13 +8,12 @@
 //! buffers over and over, and never look into them, so that the worker is what limits the rate.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 use rustix::thread::{CpuSet, sched_setaffinity};
-use tests::driver::{DriverRing, NetHeader, need_event};
 use tests::frontend::{Guest, Options};
 use tests::switch::Switch;
+use tests::wheel::{Receiving, Sending};
 
 const RING: u16 = 1024;
 
@@ -54,10 +53,8 @@ fn run_on(cpus: &[usize]) {
 
 /// A pair of guests, one of which sends to the other.
 struct Pair<'a> {
-    from: &'a DriverRing,
-    to: &'a DriverRing,
-    sent: u16,
-    received: u16,
+    sending: Sending<'a>,
+    receiving: Receiving<'a>,
     /// When the frames under way were sent.
     under_way: VecDeque<Instant>,
     latencies: Vec<Duration>,
@@ -66,71 +63,26 @@ struct Pair<'a> {
 impl<'a> Pair<'a> {
     fn new(guests: &'a mut [Guest]) -> Self {
         let [from, to] = guests else { panic!("a pair is two guests") };
-        let from = from.transmitter(0);
-        let mut frame = vec![0; 60];
+        let mut frame = [0; 60];
         frame[12..14].copy_from_slice(&[0x88, 0xb5]);
-        while from.push(NetHeader::default(), &frame) {}
-        let to = &to.receiver(0).ring;
-        Self {
-            from: &from.ring,
-            sent: from.ring.used_index(),
-            received: to.used_index(),
-            to,
-            under_way: VecDeque::new(),
-            latencies: Vec::new(),
-        }
-    }
-
-    /// How many frames the sender has room for.
-    fn room(&self) -> u16 {
-        RING - self.sent.wrapping_sub(self.from.used_index())
-    }
-
-    fn send(&mut self, count: u16) {
-        let before = self.sent;
-        self.sent = before.wrapping_add(count);
-        self.from.set_available_index(self.sent);
-        fence(Ordering::SeqCst);
-        if need_event(self.from.available_event(), self.sent, before) {
-            self.from.kick.signal();
-        }
-    }
-
-    /// Gives the receiver's buffers back. Returns how many frames it had got.
-    fn receive(&mut self) -> u16 {
-        let used = self.to.used_index();
-        let count = used.wrapping_sub(self.received);
-        if count > 0 {
-            self.received = used;
-            self.to.set_available_index(used.wrapping_add(RING));
-        }
-        count
+        let (sending, receiving) = (Sending::new(from.transmitter(0), &frame), Receiving::new(to.receiver(0)));
+        Self { sending, receiving, under_way: VecDeque::new(), latencies: Vec::new() }
     }
 
     /// Sends a frame and notes the time.
     fn send_timed(&mut self) {
         self.under_way.push_back(Instant::now());
-        self.send(1);
+        self.sending.send(1);
     }
 
     /// Receives frames that were sent timed.
     fn receive_timed(&mut self) -> usize {
-        let count = usize::from(self.receive());
+        let count = usize::from(self.receiving.receive());
         if count > 0 {
             let now = Instant::now();
             self.latencies.extend(self.under_way.drain(..count.min(self.under_way.len())).map(|sent| now - sent));
         }
         count
-    }
-
-    /// Keeps the sender's ring full.
-    fn flood(&mut self) {
-        let room = self.room();
-        // As large bites as a sender takes that is not slower than the switch.
-        if room >= 64 {
-            self.send(room);
-        }
-        self.receive();
     }
 
     /// The median and the 99th percentile of the latencies, in microseconds.
@@ -147,7 +99,8 @@ impl<'a> Pair<'a> {
 fn flood(pair: &mut Pair<'_>, time: Duration, mut beside: impl FnMut()) {
     let end = Instant::now() + time;
     while Instant::now() < end {
-        pair.flood();
+        pair.sending.flood();
+        pair.receiving.receive();
         beside();
     }
 }
@@ -239,7 +192,7 @@ fn pace(pair: &mut Pair<'_>, rate: usize, time: Duration) -> usize {
             return received;
         }
         // What the machine kept us from sending in time is not made up for.
-        if now >= next && pair.room() > 0 {
+        if now >= next && pair.sending.room() > 0 {
             pair.send_timed();
             next = if now > next + Duration::from_millis(1) { now + gap } else { next + gap };
         }

@@ -314,6 +314,11 @@ impl Guest {
         &mut self.transmitters[pair]
     }
 
+    /// All receive queues.
+    pub fn receivers(&mut self) -> &mut [Receiver] {
+        &mut self.receivers
+    }
+
     /// A receive queue.
     pub fn receiver(&mut self, pair: usize) -> &mut Receiver {
         &mut self.receivers[pair]

@@ -20,3 +20,4 @@ pub mod reference;
 pub mod rig;
 pub mod switch;
 pub mod target;
+pub mod wheel;
