@@ -514,6 +514,8 @@ fn history(seed: u64, workers: usize, coverage: &mut Coverage) {
         } else {
             let stop = AtomicBool::new(false);
             std::thread::scope(|scope| {
+                // Also if this thread panics: it must not wait for the workers for ever.
+                let _stop = StopWhenDropped(&stop);
                 for worker in &mut workers {
                     scope.spawn(|| {
                         while !stop.load(Ordering::Relaxed) {
@@ -530,7 +532,6 @@ fn history(seed: u64, workers: usize, coverage: &mut Coverage) {
                     history.take(guest);
                     history.disturb();
                 }
-                stop.store(true, Ordering::Relaxed);
             });
         }
         workers.iter_mut().for_each(Worker::settle);
@@ -549,6 +550,14 @@ fn history(seed: u64, workers: usize, coverage: &mut Coverage) {
         sum.tx_drops.iter_mut().zip(totals.tx_drops).for_each(|(sum, count)| *sum += count);
     }
     history.stop();
+}
+
+struct StopWhenDropped<'a>(&'a AtomicBool);
+
+impl Drop for StopWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Breathes until nothing is left.
