@@ -20,7 +20,7 @@ use crate::Nanos;
 use crate::action::{Controllers, Outcome, OutputSets, execute};
 use crate::cache::{CacheLimits, CachedFlow, FlowCache, FlowId, Found, Seen};
 use crate::drops::DropReason;
-use crate::frame::{BATCH, Batch, Offload};
+use crate::frame::{BATCH, Batch, Frame, Offload};
 use crate::key::{self, FlowKey};
 use crate::port::{PortNo, RxQueue, Share};
 use crate::tables::instruction::OfAction;
@@ -142,7 +142,9 @@ impl Worker {
                 keys: [FlowKey::ZERO; BATCH],
                 hashes: [0; BATCH],
                 candidates: [None; BATCH],
+                continuing: 0,
                 unknown: 0,
+                last: None,
                 until_audit: AUDIT_EVERY,
                 stats: WorkerStats::default(),
             },
@@ -288,8 +290,13 @@ struct Engine {
     keys: [FlowKey; BATCH],
     hashes: [u64; BATCH],
     candidates: [Option<FlowId>; BATCH],
+    /// The frames that have the key of the one before them, as bits: those of a flow mostly come one after the other. They have no key here, nor a
+    /// candidate.
+    continuing: u32,
     /// The frames that the microflow cache does not know, as bits.
     unknown: u32,
+    /// The current megaflow of the frame before, if there is one.
+    last: Option<FlowId>,
     until_audit: u32,
     stats: WorkerStats,
 }
@@ -308,10 +315,21 @@ impl Engine {
         match tables.ports().get(in_port) {
             Some(port) if port.receives() => {
                 self.look_ahead(batch, in_port);
+                let mut leader = 0;
                 for slot in 0..count {
-                    let outcome = if self.parsed[slot] { self.forward(batch, slot, in_port, tables, now) } else { TRUNCATED };
+                    let continues = self.continuing >> slot & 1 != 0;
+                    leader = if continues { leader } else { slot };
+                    let outcome = match self.last.filter(|_| continues) {
+                        Some(id) => {
+                            self.stats.microflow_hits += 1;
+                            self.carry_out(Found::Megaflow(id), batch, slot, leader, tables, now)
+                        }
+                        None if self.parsed[leader] => self.forward(batch, slot, leader, in_port, tables, now),
+                        None => TRUNCATED,
+                    };
                     accounts.count(outcome, 1);
                 }
+                self.last = None;
                 self.transmit(batch, tables);
             }
             _ => accounts.count(Outcome::Dropped(DropReason::PortDown), count as u64),
@@ -326,15 +344,24 @@ impl Engine {
         let count = batch.len();
         let hasher = self.cache.hasher(in_port);
         let found = self.parsed.iter_mut().zip(&mut self.keys).zip(&mut self.hashes);
-        for (frame, ((parsed, key), hash)) in batch.frames_mut().iter_mut().zip(found) {
-            *parsed = key::extract_frame(frame, key);
-            frame.hash = key::spread(key);
-            *hash = hasher(key);
-            self.cache.prefetch(*hash);
+        self.continuing = 0;
+        let mut before: Option<&Frame> = None;
+        for ((slot, frame), ((parsed, key), hash)) in batch.frames_mut().iter_mut().enumerate().zip(found) {
+            if let Some(before) = before.filter(|before| key::continues(frame, before)) {
+                (frame.layout, frame.hash) = (before.layout, before.hash);
+                self.continuing |= 1 << slot;
+            } else {
+                *parsed = key::extract_frame(frame, key);
+                frame.hash = key::spread(key);
+                *hash = hasher(key);
+                self.cache.prefetch(*hash);
+            }
+            before = Some(frame);
         }
         self.unknown = 0;
-        for (slot, (candidate, hash)) in self.candidates.iter_mut().zip(&self.hashes).enumerate().take(count) {
-            *candidate = self.cache.candidate(*hash);
+        for slot in (0..count).filter(|slot| self.continuing >> slot & 1 == 0) {
+            let candidate = self.cache.candidate(self.hashes[slot]);
+            self.candidates[slot] = candidate;
             self.unknown |= u32::from(candidate.is_none()) << slot;
         }
         if self.unknown != 0 {
@@ -342,13 +369,13 @@ impl Engine {
         }
     }
 
-    /// Finds the actions of one frame and carries them out.
+    /// Finds the actions of the frame in `slot`, whose key is that of the one in `leader`, and carries them out.
     #[inline]
-    fn forward(&mut self, batch: &mut Batch, slot: usize, in_port: PortNo, tables: &Tables, now: Nanos) -> Outcome {
-        let (key, hash) = (&self.keys[slot], self.hashes[slot]);
+    fn forward(&mut self, batch: &mut Batch, slot: usize, leader: usize, in_port: PortNo, tables: &Tables, now: Nanos) -> Outcome {
+        let (key, hash) = (&self.keys[leader], self.hashes[leader]);
         let bytes = batch.frame(slot as u16).len();
-        let found = match self.candidates[slot].filter(|id| self.cache.confirm(*id, key, tables)) {
-            Some(id) if self.unknown >> slot & 1 == 0 => {
+        let found = match self.candidates[leader].filter(|id| self.cache.confirm(*id, key, tables)) {
+            Some(id) if self.unknown >> leader & 1 == 0 => {
                 self.stats.microflow_hits += 1;
                 Found::Megaflow(id)
             }
@@ -368,17 +395,26 @@ impl Engine {
                 }
             },
         };
+        self.carry_out(found, batch, slot, leader, tables, now)
+    }
+
+    #[inline(always)]
+    fn carry_out(&mut self, found: Found, batch: &mut Batch, slot: usize, leader: usize, tables: &Tables, now: Nanos) -> Outcome {
         let verdict = match found {
             Found::Megaflow(id) => {
+                self.last = Some(id);
                 self.until_audit -= 1;
                 if self.until_audit == 0 {
                     self.until_audit = AUDIT_EVERY;
                     self.stats.audits += 1;
-                    self.stats.audit_mismatches += u64::from(!self.cache.audit(id, key, tables, now));
+                    self.stats.audit_mismatches += u64::from(!self.cache.audit(id, &self.keys[leader], tables, now));
                 }
-                self.cache.hit(id, bytes, now)
+                self.cache.hit(id, batch.frame(slot as u16).len(), now)
             }
-            Found::Once(id) => self.cache.verdict(id),
+            Found::Once(id) => {
+                self.last = None;
+                self.cache.verdict(id)
+            }
         };
         execute(&verdict.actions, verdict.reason, slot as u16, batch, &mut self.outputs, &mut *self.controllers)
     }

@@ -102,6 +102,25 @@ fn extract_any(head: &[u8], frame_len: usize, in_port: PortNo, key: &mut FlowKey
     Some(Layout { network: network as u16, transport: transport.map_or(0, |offset| (network + offset) as u16) })
 }
 
+/// Whether the key of a frame is that of the one before it, which was extracted: all that goes into a key is the same, seen without
+/// taking the frame apart. A no means nothing. Only IPv4 without tags and options is looked at.
+#[inline(always)]
+pub fn continues(frame: &Frame, before: &Frame) -> bool {
+    const LAYOUT: Layout = Layout { network: Ethernet::LEN as u16, transport: (Ethernet::LEN + Ipv4::LEN) as u16 };
+    // Up to the flags of a TCP header. What goes into the key of any other protocol ends sooner.
+    const END: usize = Ethernet::LEN + Ipv4::LEN + 14;
+    let (Some(bytes), Some(others)) = (frame.head().first_chunk::<END>(), before.head().first_chunk::<END>()) else { return false };
+    let differing = |at: usize| {
+        let word = |bytes: &[u8; END]| u64::from_be_bytes(*bytes[at..].first_chunk().expect("a word of a header"));
+        word(bytes) ^ word(others)
+    };
+    // All but the identification and the checksum of the IP header, and of TCP nothing but ports and flags.
+    let tcp = if bytes[Ethernet::LEN + 9] == proto::TCP { differing(END - 8) & u64::from(tcp::FLAGS) } else { 0 };
+    before.layout == LAYOUT
+        && (frame.len(), frame.head().len(), frame.in_port) == (before.len(), before.head().len(), before.in_port)
+        && differing(0) | differing(8) | differing(16) & 0xffff_0000_ffff_ffff | differing(26) | differing(30) | tcp == 0
+}
+
 /// The same for a frame of a batch, which is told its layout. False if it is shorter than an Ethernet header.
 #[inline]
 pub fn extract_frame(frame: &mut Frame, key: &mut FlowKey) -> bool {

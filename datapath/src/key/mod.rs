@@ -38,7 +38,7 @@ mod parse;
 mod text;
 pub mod vlan;
 
-pub use extract::{extract, extract_frame};
+pub use extract::{continues, extract, extract_frame};
 pub use field::{Field, FieldInfo, FieldRange, Prerequisite};
 pub use hash::{Examined, spread};
 pub use matching::{FieldMatch, Match};

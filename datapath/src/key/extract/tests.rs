@@ -577,4 +577,32 @@ proptest! {
             prop_assert_eq!(short, long);
         }
     }
+
+    /// Two frames that differ in a few bytes, if at all.
+    #[test]
+    fn a_frame_that_continues_a_flow_has_its_key(
+        protocol in prop_oneof![Just(proto::TCP), Just(proto::UDP), Just(proto::ICMP), Just(proto::SCTP), any::<u8>()],
+        flags_offset in prop_oneof![4 => Just(0u16), 1 => any::<u16>()],
+        changes in prop::collection::vec((0..60usize, any::<u8>()), 0..2),
+        tagged in prop::bool::weighted(0.1),
+        len in 38..80usize,
+    ) {
+        let tag: &[u8] = if tagged { &[0x81, 0, 0, 5] } else { &[] };
+        let bytes = frame(&[tag, &[8, 0], &ipv4(60, flags_offset, protocol), &[3; 60]]);
+        let mut other = bytes.clone();
+        changes.iter().for_each(|(at, value)| other[*at] = *value);
+        let mut batch = crate::frame::Batch::new();
+        for bytes in [&bytes, &other] {
+            batch.push_bytes(PortNo(1), Default::default(), &bytes[..len]);
+        }
+        let [mut key, mut next] = [FlowKey::ZERO; 2];
+        extract_frame(batch.frame_mut(0), &mut key);
+        let continued = continues(batch.frame(1), batch.frame(0));
+        extract_frame(batch.frame_mut(1), &mut next);
+        prop_assert!(!continued || key == next && batch.frame(0).layout == batch.frame(1).layout);
+        // A new identification and checksum make no other flow.
+        let usual = !tagged && flags_offset == 0 && protocol == proto::UDP && len >= 74;
+        let same = changes.iter().all(|(at, value)| [18, 19, 24, 25].contains(at) || bytes[*at] == *value);
+        prop_assert!(!(usual && same) || continued);
+    }
 }
