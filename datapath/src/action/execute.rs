@@ -66,15 +66,13 @@ impl Execution<'_> {
                 (self.slot, self.listed) = (slot, true);
             }
             Action::DecTtl { expired } => {
-                let ttl = set::ttl(self.batch.frame(self.slot))?;
-                if ttl <= 1 {
+                if !set::decrement_ttl(self.writable()?)? {
                     match expired {
                         Some(to) => self.give(to),
                         None => self.dropped(DropReason::TtlExpired),
                     }
                     return Ok(false);
                 }
-                set::decrement_ttl(self.writable()?)?;
             }
         }
         Ok(true)

@@ -134,14 +134,6 @@ impl<'a> Ip<'a> {
         }
     }
 
-    /// The TTL or hop limit.
-    pub fn ttl(&self) -> u8 {
-        match self {
-            Self::V4(ip) => ip.ttl(),
-            Self::V6(ip) => ip.hop_limit(),
-        }
-    }
-
     /// If it is a fragment, its offset in units of eight bytes, and `None` else.
     pub fn fragment(&self, frame: &Frame) -> Option<u16> {
         match self {

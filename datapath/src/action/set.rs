@@ -11,6 +11,7 @@ use crate::frame::{Checksum, Frame};
 use crate::key::Field;
 use crate::key::vlan::PRESENT;
 use crate::wire::checksum;
+use crate::wire::ethernet::ethertype;
 use crate::wire::ipv4::{Ipv4, proto};
 use crate::wire::ipv6::{Ipv6, extensions, exthdr};
 use crate::wire::sctp::Sctp;
@@ -30,29 +31,37 @@ pub(super) fn pop_vlan(frame: &mut Frame) -> Result<(), DropReason> {
     if is_tagged(frame) && frame.remove(TYPE, 4) { Ok(()) } else { Err(NOT_APPLICABLE) }
 }
 
-/// The TTL or hop limit.
-pub(super) fn ttl(frame: &Frame) -> Result<u8, DropReason> {
-    Ip::of(frame).map(|ip| ip.ttl()).ok_or(NOT_APPLICABLE)
-}
-
-/// Decrements the TTL or hop limit, which is not zero.
-pub(super) fn decrement_ttl(frame: &mut Frame) -> Result<(), DropReason> {
+/// Decrements the TTL or hop limit. False, and nothing done, if it runs out.
+#[inline]
+pub(super) fn decrement_ttl(frame: &mut Frame) -> Result<bool, DropReason> {
     let network = usize::from(frame.layout.network);
-    match Ip::of(frame).ok_or(NOT_APPLICABLE)? {
-        Ip::V4(ip) => {
+    let kind = network.checked_sub(2).and_then(|at| u16_at(frame.head(), at)).ok_or(NOT_APPLICABLE)?;
+    let header = frame.head_mut().get_mut(network..).ok_or(NOT_APPLICABLE)?;
+    match kind {
+        ethertype::IPV4 => {
+            let mut ip = Ipv4::new_checked_mut(header).filter(|ip| ip.header_len().is_some()).ok_or(NOT_APPLICABLE)?;
+            if ip.ttl() <= 1 {
+                return Ok(false);
+            }
             // The TTL is the upper half of its word: the sum loses 0x0100 and the checksum gains it (RFC 1141).
             let (sum, carry) = ip.checksum().overflowing_add(0x0100);
-            let mut ip = frame.head_mut().get_mut(network..).and_then(Ipv4::new_checked_mut).ok_or(NOT_APPLICABLE)?;
             ip.set_checksum(sum + u16::from(carry));
             ip.set_ttl(ip.ttl() - 1);
         }
-        Ip::V6(_) => {
-            let mut ip = frame.head_mut().get_mut(network..).and_then(Ipv6::new_checked_mut).ok_or(NOT_APPLICABLE)?;
+        ethertype::IPV6 => {
+            let mut ip = Ipv6::new_checked_mut(header).filter(|ip| ip.version_class_label() >> 28 == 6).ok_or(NOT_APPLICABLE)?;
+            if ip.hop_limit() <= 1 {
+                return Ok(false);
+            }
             ip.set_hop_limit(ip.hop_limit() - 1);
         }
+        _ => return Err(NOT_APPLICABLE),
     }
-    Ok(())
+    Ok(true)
 }
+
+/// The mask of a whole Ethernet address.
+const WHOLE_ADDRESS: u128 = (1 << 48) - 1;
 
 /// Writes the bits `mask` of a field.
 #[inline]
@@ -64,7 +73,7 @@ pub(super) fn set_field(frame: &mut Frame, field: Field, value: u128, mask: u128
         _ => return set_any_field(frame, field, value, mask),
     };
     match frame.head_mut().get_mut(address) {
-        Some(address) if mask == field.ones() => address.copy_from_slice(&value.to_be_bytes()[10..]),
+        Some(address) if mask == WHOLE_ADDRESS => address.copy_from_slice(&value.to_be_bytes()[10..]),
         _ => return set_any_field(frame, field, value, mask),
     }
     Ok(())
