@@ -367,7 +367,7 @@ impl FlowCache {
                 CachedFlow {
                     key: self.megaflows.key(id),
                     mask: *self.megaflows.mask(id),
-                    actions: self.verdicts.get(flow.verdict).actions.clone(),
+                    actions: self.verdicts.get(flow.verdict).actions[..].into(),
                     frames: flow.frames,
                     bytes: flow.bytes,
                     created: flow.created,

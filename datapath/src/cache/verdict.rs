@@ -3,13 +3,16 @@
 //! Flows are many and what becomes of them is not: a hundred thousand megaflows may differ in their addresses and go the same way by the same rules.
 //! A [`Verdict`] is what they share: the actions, and the rules that their frames are credited to. So a megaflow needs no memory of its own for
 //! them, a translation that says nothing new allocates nothing, and settling costs what the verdicts cost, not the megaflows: a frame is
-//! counted with the verdict that it was forwarded by, and credited to that verdict's rules once for all.
+//! counted with the verdict that it was forwarded by, and credited to that verdict's rules once for all. Flows that take different rules still
+//! have few different things done to them, so verdicts share their lists of actions in turn: these are few enough to stay near.
 //!
 //! A verdict that no megaflow uses (its flows were not admitted to the cache) stays until it is settled without having been needed since it was settled
 //! before, or until there are too many such.
 
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
+use std::mem::offset_of;
+use std::sync::Arc;
 
 use crate::Nanos;
 use crate::action::Action;
@@ -29,12 +32,10 @@ pub(super) const NONE: VerdictId = VerdictId(u32::MAX);
 pub(crate) struct VerdictId(u32);
 
 /// See the module. What a hit needs comes first, in a cache line of its own.
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub(crate) struct Verdict {
     /// What to do with a frame.
-    pub actions: Box<[Action]>,
-    /// The outcome of a frame for which `actions` do nothing.
-    pub reason: DropReason,
+    pub actions: Arc<[Action]>,
     /// Frames since it was last settled.
     frames: u64,
     /// Their bytes.
@@ -44,11 +45,15 @@ pub(crate) struct Verdict {
     /// Megaflows that say this.
     users: u32,
     hash: u32,
+    /// The outcome of a frame for which `actions` do nothing.
+    pub reason: DropReason,
     /// Whether it is to be settled: frames were counted, or it may have to go.
     pending: bool,
     /// What each frame is to be credited to, and what the actions rely on.
     pub effects: Effects,
 }
+
+const _: () = assert!(offset_of!(Verdict, effects) <= 64);
 
 impl Verdict {
     /// Whether this is what a translation came to.
@@ -68,6 +73,8 @@ pub(super) struct Verdicts {
     free: Vec<u32>,
     /// The numbers of those that exist, by their hashes.
     index: Shards<u32>,
+    /// The lists of actions of these, by their hashes.
+    lists: Shards<Arc<[Action]>>,
     /// Those to be settled, in this order.
     pending: VecDeque<VerdictId>,
     /// The one asked for last: the next is often the same.
@@ -78,7 +85,15 @@ pub(super) struct Verdicts {
 impl Verdicts {
     /// None yet. What they are found by depends on `seed`.
     pub fn new(seed: u64) -> Self {
-        Self { verdicts: Vec::new(), free: Vec::new(), index: Shards::default(), pending: VecDeque::new(), last: NONE, seed }
+        Self {
+            verdicts: Vec::new(),
+            free: Vec::new(),
+            index: Shards::default(),
+            lists: Shards::default(),
+            pending: VecDeque::new(),
+            last: NONE,
+            seed,
+        }
     }
 
     #[inline]
@@ -107,7 +122,7 @@ impl Verdicts {
             self.settle(usize::MAX, tables);
         }
         let verdict = Verdict {
-            actions: said.actions[..].into(),
+            actions: self.share(&said.actions),
             reason: said.reason,
             frames: 0,
             bytes: 0,
@@ -129,6 +144,22 @@ impl Verdicts {
         };
         self.index.insert(hash, number);
         number
+    }
+
+    /// The one list of these actions.
+    fn share(&mut self, actions: &[Action]) -> Arc<[Action]> {
+        let hash = self.hash_of(actions);
+        self.lists.find(hash, |list| **list == *actions).cloned().unwrap_or_else(|| {
+            let list: Arc<[Action]> = actions.into();
+            self.lists.insert(hash, list.clone());
+            list
+        })
+    }
+
+    fn hash_of(&self, actions: &[Action]) -> u32 {
+        let mut hasher = Mixer(self.seed);
+        actions.hash(&mut hasher);
+        (hasher.0 >> 32) as u32
     }
 
     /// A megaflow uses the verdict.
@@ -181,8 +212,13 @@ impl Verdicts {
 
     fn remove(&mut self, id: VerdictId) {
         let verdict = &mut self.verdicts[id.0 as usize];
-        (verdict.actions, verdict.effects) = Default::default();
+        let actions = std::mem::take(&mut verdict.actions);
+        verdict.effects = Effects::default();
         self.index.remove(verdict.hash, |number| *number == id.0);
+        // One reference is in the lists, another here.
+        if Arc::strong_count(&actions) == 2 {
+            self.lists.remove(self.hash_of(&actions), |list| Arc::ptr_eq(list, &actions));
+        }
         if self.last == id {
             self.last = NONE;
         }
@@ -235,8 +271,6 @@ impl Hasher for Mixer {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::port::PortNo;
     use crate::tables::MacTable;
@@ -259,6 +293,26 @@ mod tests {
         assert_eq!(verdicts.free.len(), 99);
         assert_eq!(verdicts.of(&says(5), &tables), ids[5]);
         assert_ne!(verdicts.of(&says(6), &tables), ids[5]);
+    }
+
+    #[test]
+    fn the_same_actions_are_one_list() {
+        let tables = Tables::new(Arc::new(MacTable::new(1, 1)));
+        let mut verdicts = Verdicts::new(7);
+        let ids = [DropReason::Rule, DropReason::NoMatch].map(|reason| {
+            let mut said = says(1);
+            said.reason = reason;
+            let id = verdicts.of(&said, &tables);
+            verdicts.hold(id);
+            id
+        });
+        assert_ne!(ids[0], ids[1]);
+        assert!(Arc::ptr_eq(&verdicts.get(ids[0]).actions, &verdicts.get(ids[1]).actions));
+        ids.iter().for_each(|id| {
+            assert_eq!(verdicts.lists.iter().count(), 1);
+            verdicts.release(*id);
+        });
+        assert!(verdicts.lists.is_empty());
     }
 
     #[test]
