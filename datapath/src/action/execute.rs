@@ -19,6 +19,16 @@ pub fn execute(
         outputs.push(*port, slot);
         return Outcome::Forwarded;
     }
+    // Most other lists begin with what routers do to a frame that is not listed yet.
+    let frame = batch.frame_mut(slot);
+    let network = frame.layout.network.into();
+    let head = frame.head_mut();
+    let routed = actions.iter().take_while(|action| set::route(head, network, action)).count();
+    let actions = &actions[routed..];
+    if let [Action::Output(port)] = actions {
+        outputs.push(*port, slot);
+        return Outcome::Forwarded;
+    }
     let mut execution = Execution { slot, listed: false, outcome: Outcome::Dropped(reason), batch, outputs, controllers };
     execution.list(actions);
     execution.outcome
@@ -66,7 +76,7 @@ impl Execution<'_> {
                 (self.slot, self.listed) = (slot, true);
             }
             Action::DecTtl { expired } => {
-                if !set::decrement_ttl(self.writable()?)? {
+                if !self.decrement_ttl()? {
                     match expired {
                         Some(to) => self.give(to),
                         None => self.dropped(DropReason::TtlExpired),
@@ -76,6 +86,12 @@ impl Execution<'_> {
             }
         }
         Ok(true)
+    }
+
+    fn decrement_ttl(&mut self) -> Result<bool, DropReason> {
+        let frame = self.writable()?;
+        let network = frame.layout.network.into();
+        set::decrement_ttl(frame.head_mut(), network)
     }
 
     fn give(&mut self, to: &ToController) {

@@ -5,6 +5,7 @@
 //! (RFC 768) stays without. While a transport checksum is still to be computed ([`Checksum::Partial`]), its field holds the sum of
 //! the pseudo header: addresses change it, plainly added and not complemented, and nothing else does.
 
+use super::Action;
 use super::place::{Cover, Ip, NOT_APPLICABLE, Place, TYPE, behind_ipv6, is_tagged, place, u16_at};
 use crate::drops::DropReason;
 use crate::frame::{Checksum, Frame};
@@ -31,12 +32,22 @@ pub(super) fn pop_vlan(frame: &mut Frame) -> Result<(), DropReason> {
     if is_tagged(frame) && frame.remove(TYPE, 4) { Ok(()) } else { Err(NOT_APPLICABLE) }
 }
 
-/// Decrements the TTL or hop limit. False, and nothing done, if it runs out.
-#[inline]
-pub(super) fn decrement_ttl(frame: &mut Frame) -> Result<bool, DropReason> {
-    let network = usize::from(frame.layout.network);
-    let kind = network.checked_sub(2).and_then(|at| u16_at(frame.head(), at)).ok_or(NOT_APPLICABLE)?;
-    let header = frame.head_mut().get_mut(network..).ok_or(NOT_APPLICABLE)?;
+/// Does what routers do, if `action` is that: writes a whole Ethernet address, which no checksum covers, or decrements a TTL that does not run out. False, and
+/// nothing done, if it is something else.
+#[inline(always)]
+pub(super) fn route(head: &mut [u8], network: usize, action: &Action) -> bool {
+    match action {
+        Action::Set { field, value, mask } => set_address(head, *field, *value, *mask),
+        Action::DecTtl { .. } => decrement_ttl(head, network) == Ok(true),
+        _ => false,
+    }
+}
+
+/// Decrements the TTL or hop limit of the IP header at `network`. False, and nothing done, if it runs out.
+#[inline(always)]
+pub(super) fn decrement_ttl(head: &mut [u8], network: usize) -> Result<bool, DropReason> {
+    let kind = network.checked_sub(2).and_then(|at| u16_at(head, at)).ok_or(NOT_APPLICABLE)?;
+    let header = head.get_mut(network..).ok_or(NOT_APPLICABLE)?;
     match kind {
         ethertype::IPV4 => {
             let mut ip = Ipv4::new_checked_mut(header).filter(|ip| ip.header_len().is_some()).ok_or(NOT_APPLICABLE)?;
@@ -60,23 +71,23 @@ pub(super) fn decrement_ttl(frame: &mut Frame) -> Result<bool, DropReason> {
     Ok(true)
 }
 
-/// The mask of a whole Ethernet address.
-const WHOLE_ADDRESS: u128 = (1 << 48) - 1;
-
 /// Writes the bits `mask` of a field.
-#[inline]
 pub(super) fn set_field(frame: &mut Frame, field: Field, value: u128, mask: u128) -> Result<(), DropReason> {
-    // Most of what is written is whole Ethernet addresses, by routers; they are always there, and no checksum covers them.
+    if set_address(frame.head_mut(), field, value, mask) { Ok(()) } else { set_any_field(frame, field, value, mask) }
+}
+
+/// Writes a whole Ethernet address. False, and nothing done, if it is another field, or less.
+#[inline(always)]
+fn set_address(head: &mut [u8], field: Field, value: u128, mask: u128) -> bool {
+    const WHOLE: u128 = (1 << 48) - 1;
+    let Some(addresses) = head.first_chunk_mut::<12>() else { return false };
     let address = match field {
-        Field::EthDst => 0..6,
-        Field::EthSrc => 6..12,
-        _ => return set_any_field(frame, field, value, mask),
+        Field::EthDst if mask == WHOLE => &mut addresses[..6],
+        Field::EthSrc if mask == WHOLE => &mut addresses[6..],
+        _ => return false,
     };
-    match frame.head_mut().get_mut(address) {
-        Some(address) if mask == WHOLE_ADDRESS => address.copy_from_slice(&value.to_be_bytes()[10..]),
-        _ => return set_any_field(frame, field, value, mask),
-    }
-    Ok(())
+    address.copy_from_slice(&(value as u64).to_be_bytes()[2..]);
+    true
 }
 
 fn set_any_field(frame: &mut Frame, field: Field, value: u128, mask: u128) -> Result<(), DropReason> {
