@@ -6,18 +6,8 @@ use crate::wire::ethernet::ethertype;
 /// Of word 5: the ports, and ARP's opcode. Not the TCP flags.
 const TRANSPORT: u64 = 0xffff_ffff_0000_ffff;
 
-/// Odd numbers with no pattern, one for each pair of words: the digits of the fraction of pi, from the first.
-const ODD: [u64; KEY_WORDS / 2] = [
-    0x243f_6a88_85a3_08d3,
-    0x1319_8a2e_0370_7345,
-    0xa409_3822_299f_31d1,
-    0x082e_fa98_ec4e_6c89,
-    0x4528_21e6_38d0_1377,
-    0xbe54_66cf_34e9_0c6d,
-    0xc0ac_29b7_c97c_50dd,
-    0x3f84_d5b5_b547_0917,
-    0x9216_d5d9_8979_fb1b,
-];
+/// Odd numbers with no pattern: the first digits of the fraction of pi.
+const ODD: [u64; 2] = [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7345];
 
 /// The bits of keys that some mask looks at. All else about a key makes no difference.
 #[derive(Clone, Debug, Default)]
@@ -38,22 +28,25 @@ impl Examined {
     }
 
     /// A hash of these bits of a key. A `seed` that guests don't know keeps them from finding keys that collide.
+    ///
+    /// A factor of zero or of all ones makes a product that says nothing of the other factor, and what is added up is as if it were not there when two summands
+    /// are the same. So both factors of each pair have something secret, and a pair's are those of no other: one has what came of the pairs before it.
     #[inline]
     pub fn hash(&self, key: &FlowKey, seed: u64) -> u64 {
-        let pair = |at: usize| {
+        let pair = |before: u64, at: usize| {
             let word = |i: usize| key.0[i] & self.bits.0[i];
-            mix(word(2 * at) ^ seed, word(2 * at + 1) ^ ODD[at])
+            mix(word(2 * at) ^ before, word(2 * at + 1) ^ seed)
         };
         let looks_at = |at: usize| self.occupied >> (2 * at) & 0b11 != 0;
         // Every mask has the port in it. An IPv4 key has nothing beyond the third pair.
-        let mut hash = pair(0);
+        let mut hash = pair(seed.rotate_left(32), 0);
         for at in 1..3 {
             if looks_at(at) {
-                hash ^= pair(at);
+                hash = pair(hash, at);
             }
         }
         if self.occupied >> 6 != 0 {
-            hash = (3..KEY_WORDS / 2).filter(|at| looks_at(*at)).fold(hash, |hash, at| hash ^ pair(at));
+            hash = (3..KEY_WORDS / 2).filter(|at| looks_at(*at)).fold(hash, pair);
         }
         mix(hash ^ seed, ODD[0])
     }
@@ -144,6 +137,36 @@ mod tests {
             let mut others = Examined::NONE;
             others.include(&Words(mask.0.map(|word| !word)));
             assert_eq!(others.hash(&before, 1), others.hash(&after, 1), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn no_word_makes_another_one_count_for_nothing() {
+        const SEED: u64 = 0x1234_5678_9abc_def1;
+        // Digits of pi, of which a hash might be made.
+        const SRC: u64 = 0x4528_21e6_38d0_1377;
+        const DST: u64 = 0xbe54_66cf_34e9_0c6d;
+        let mut all = Examined::NONE;
+        all.include(&Words([u64::MAX; KEY_WORDS]));
+        let hashes = |key: &dyn Fn(u64) -> FlowKey| (0..1000).map(|high| all.hash(&key(high << 32), SEED)).collect::<HashSet<_>>().len();
+        for (at, digits) in [(8, SRC), (10, DST)] {
+            for low in [0, u64::MAX, digits, !digits] {
+                let with = |high| {
+                    let mut key = FlowKey::ZERO;
+                    (key.0[at], key.0[at + 1]) = (high, low);
+                    key
+                };
+                assert_eq!(hashes(&with), 1000, "words {at} and {}: {low:x}", at + 1);
+            }
+        }
+        // Two pairs that are as far apart as such constants, or the same.
+        for apart in [SRC ^ DST, 0] {
+            let with = |high| {
+                let mut key = FlowKey::ZERO;
+                key.0[8..12].copy_from_slice(&[high, high, high, high ^ apart]);
+                key
+            };
+            assert_eq!(hashes(&with), 1000, "{apart:x} apart");
         }
     }
 
