@@ -12,6 +12,8 @@ use crate::traffic::Pace;
 pub enum About {
     /// How many frames come through.
     Rate,
+    /// How many flows are cached.
+    Installs,
     /// How many bytes.
     Bytes,
     /// How long a frame takes.
@@ -52,6 +54,15 @@ const ONE_RULE: Case = Case {
     workload: Workload::PLAIN,
     pace: Pace::Flood,
     peers: EVERYBODY,
+};
+
+const UNIQUE: Case = Case {
+    name: "unique",
+    says: "every frame a new flow that needs a megaflow of its own",
+    setup: Setup { rules: Rules::Unique, ..TWO_PORTS },
+    workload: Workload { vary: Vary::Ports, order: Order::New(1), ..Workload::PLAIN },
+    peers: OURS_AND_OVS,
+    ..ONE_RULE
 };
 
 const fn pipeline(name: &'static str, says: &'static str, flows: u32, order: Order) -> Case {
@@ -95,13 +106,13 @@ pub const CASES: &[Case] = &[
     masks("masks8", "8 masks, a million flows", 8),
     masks("masks32", "32 masks, a million flows", 32),
     masks("masks64", "64 masks, a million flows", 64),
+    UNIQUE,
     Case {
-        name: "unique",
-        says: "every frame a new flow that needs a megaflow of its own",
-        setup: Setup { rules: Rules::Unique, ..TWO_PORTS },
-        workload: Workload { vary: Vary::Ports, order: Order::New, ..Workload::PLAIN },
-        peers: OURS_AND_OVS,
-        ..ONE_RULE
+        name: "installs",
+        says: "every flow new and sent twice, each with a megaflow of its own",
+        about: About::Installs,
+        workload: Workload { order: Order::New(2), ..UNIQUE.workload },
+        ..UNIQUE
     },
     Case {
         name: "inout1-1500",

@@ -25,8 +25,8 @@ pub enum Order {
     Random,
     /// The Nth with a probability proportional to 1/N.
     Zipf,
-    /// Every frame is of a flow that there was not before.
-    New,
+    /// Flows that there were not before, each sent so many times: a row of flows, then the same row again, then the next.
+    New(u32),
 }
 
 /// What is sent.
@@ -172,13 +172,15 @@ pub fn flow(workload: &Workload, number: u32, direction: Direction) -> Flow {
 pub enum Flows {
     /// These, again and again. A list in the order of sending, so that it is read ahead by the CPU.
     Listed(Vec<Flow>, usize),
-    /// One after the other, from this number on.
-    New(Workload, Direction, u32),
+    /// Rows of new flows, each row this many times; the last number is the next frame's.
+    New(Workload, Direction, u32, u32),
 }
 
 impl Flows {
     /// The longest list.
     const LONGEST: usize = 1 << 22;
+    /// New flows in a row. More than a switch takes at once: it has seen the whole row before any of it comes again.
+    const ROW: u32 = 256;
 
     /// The flows of a workload that are sent in a direction.
     pub fn new(workload: &Workload, direction: Direction) -> Self {
@@ -186,7 +188,7 @@ impl Flows {
         let len = (4 * count as usize).clamp(1 << 16, Self::LONGEST);
         let mut random = Random::new(42);
         let numbers: Vec<u32> = match workload.order {
-            Order::New => return Self::New(*workload, direction, 0),
+            Order::New(times) => return Self::New(*workload, direction, times, 0),
             Order::InTurn => (0..count).collect(),
             Order::Random => (0..len).map(|_| random.below(count.into()) as u32).collect(),
             Order::Zipf => {
@@ -209,9 +211,10 @@ impl Flows {
                 }
                 flow
             }
-            Self::New(workload, direction, number) => {
-                *number = number.wrapping_add(1);
-                flow(workload, *number, *direction)
+            Self::New(workload, direction, times, next) => {
+                let frame = *next;
+                *next = frame.wrapping_add(1);
+                flow(workload, frame / (Self::ROW * *times) * Self::ROW + frame % Self::ROW, *direction)
             }
         }
     }
@@ -319,8 +322,14 @@ mod tests {
         assert_eq!(sent[..3], sent[3..]);
         assert_eq!(HashSet::<_>::from_iter(&sent).len(), 3);
 
-        let mut new = Flows::new(&workload(Vary::Ports, Order::New, 1), Direction::Forth);
+        let mut new = Flows::new(&workload(Vary::Ports, Order::New(1), 1), Direction::Forth);
         assert_eq!((0..100_000).map(|_| new.next_flow()).collect::<HashSet<_>>().len(), 100_000);
+
+        let mut twice = Flows::new(&workload(Vary::Ports, Order::New(2), 1), Direction::Forth);
+        let mut row = || -> Vec<_> { (0..Flows::ROW).map(|_| twice.next_flow()).collect() };
+        let rows = [row(), row(), row(), row()];
+        assert_eq!((&rows[0], &rows[2]), (&rows[1], &rows[3]));
+        assert_eq!(rows.concat().iter().collect::<HashSet<_>>().len(), 2 * Flows::ROW as usize);
 
         let Flows::Listed(random, _) = Flows::new(&workload(Vary::Ports, Order::Random, 1000), Direction::Forth) else { panic!() };
         assert_eq!(HashSet::<_>::from_iter(&random).len(), 1000);

@@ -34,6 +34,9 @@ struct Window {
     counts: Counts,
 }
 
+/// Open vSwitch's upcalls that installed a megaflow. Those that found its flow limit reached are "failed", though their frames are forwarded.
+const OVS_INSTALLED: &str = "miss with success upcall";
+
 /// What a run showed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Run {
@@ -67,8 +70,18 @@ pub struct Run {
 impl Run {
     /// How many frames of a second took the slow path.
     pub fn upcalls_per_second(&self) -> Option<f64> {
-        let upcalls = ["upcalls", "miss with success upcall"].iter().find_map(|key| self.spent.counters.get(*key)?.as_f64())?;
-        Some(upcalls / self.seconds)
+        self.per_second(&["upcalls", OVS_INSTALLED, "miss with failed upcall"])
+    }
+
+    /// How many megaflows were installed in a second.
+    pub fn installs_per_second(&self) -> Option<f64> {
+        self.per_second(&["installed", OVS_INSTALLED])
+    }
+
+    /// The sum of those of these counters that the switch has.
+    fn per_second(&self, names: &[&str]) -> Option<f64> {
+        let counts = names.iter().filter_map(|name| self.spent.counters.get(*name)?.as_f64());
+        counts.reduce(|sum, count| sum + count).map(|sum| sum / self.seconds)
     }
 
     /// The CPU time that a million frames took, in seconds.

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::guest::Listener;
 use crate::host::{Host, children, output, program, thread_named};
 
-const COUNTERS: [&str; 6] = ["frames", "busy_cycles", "idle_cycles", "microflow_hits", "megaflow_hits", "upcalls"];
+const COUNTERS: [&str; 7] = ["frames", "busy_cycles", "idle_cycles", "microflow_hits", "megaflow_hits", "upcalls", "installed"];
 
 pub(super) fn missing(host: &Host) -> Option<String> {
     if !host.vswitch.is_file() {

@@ -43,6 +43,7 @@ impl Measured {
     fn main_value(&self) -> fn(&Run) -> Option<f64> {
         match self.case.about {
             About::Rate => |run| Some(run.mpps),
+            About::Installs => Run::installs_per_second,
             About::Bytes => |run| Some(run.gbps),
             About::Latency => |run| run.latency.map(|(p50, _)| p50),
             About::Cost => |run| run.cpus.map(|cpus| 100.0 * cpus),
@@ -52,6 +53,7 @@ impl Measured {
     fn main_unit(&self) -> &'static str {
         match self.case.about {
             About::Rate => "Mpps",
+            About::Installs => "installed/s",
             About::Bytes => "Gb/s",
             About::Latency => "µs",
             About::Cost => "% of a CPU",
@@ -151,7 +153,7 @@ impl Report {
         };
         let rates = "![Rates](rates.svg)\n\n![Cycles per frame](cycles.svg)\n\n\
                      | case | switch | rate | ratio | ring full | cycles per frame | ratio of cycles | upcalls per second | megaflows |";
-        section("Rates", &[About::Rate, About::Bytes], rates, rate_row);
+        section("Rates", &[About::Rate, About::Installs, About::Bytes], rates, rate_row);
         section("Latencies", &[About::Latency], "In microseconds.\n\n| case | switch | median | ratio | 99 % | lost |", latency_row);
         let costs = "The CPU time and private memory of all of a switch's processes, without the huge pages that DPDK shares out.\n\n\
                      | case | switch | % of a CPU | ms per million frames | latency, µs | memory, MiB |";
@@ -322,6 +324,20 @@ mod tests {
         assert_eq!((measured.case.name, measured.pairs.len()), ("ping", 2));
         assert_eq!(measured.ratios(Peer::Ovs, |run| Some(run.mpps)), [1.5]);
         assert!(measured_of(vec![Line { case: "pong".into(), pair: 1, run: run(Peer::Ovs, 1.0) }]).is_err());
+    }
+
+    #[test]
+    fn upcalls_that_open_vswitch_did_not_cache_are_upcalls() {
+        let counters = |text: &str| Run {
+            seconds: 2.0,
+            spent: Spent { counters: serde_json::from_str(text).unwrap(), ..Spent::default() },
+            ..run(Peer::Ovs, 1.0)
+        };
+        let theirs = counters(r#"{"miss with success upcall": 6.0, "miss with failed upcall": 4.0}"#);
+        assert_eq!((theirs.upcalls_per_second(), theirs.installs_per_second()), (Some(5.0), Some(3.0)));
+        let ours = counters(r#"{"upcalls": 10, "installed": 4}"#);
+        assert_eq!((ours.upcalls_per_second(), ours.installs_per_second()), (Some(5.0), Some(2.0)));
+        assert_eq!(counters("{}").upcalls_per_second(), None);
     }
 
     #[test]

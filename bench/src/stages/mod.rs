@@ -67,7 +67,7 @@ const fn flows(flows: u32, vary: Vary, order: Order) -> Workload {
 }
 
 const ONE: Workload = Workload::PLAIN;
-const NEW: Workload = flows(1, Vary::Ports, Order::New);
+const NEW: Workload = flows(1, Vary::Ports, Order::New(1));
 
 /// All stages.
 pub const STAGES: &[Stage] = &[
@@ -82,12 +82,18 @@ pub const STAGES: &[Stage] = &[
         flows(1000, Vary::Services, Order::InTurn),
         Cache::AsUsual,
     ),
-    worker("megaflow-8", "found among megaflows with 8 masks", Rules::Masks(8), flows(1, Vary::Classes(8), Order::New), Cache::Megaflows),
+    worker(
+        "megaflow-8",
+        "found among megaflows with 8 masks",
+        Rules::Masks(8),
+        flows(1, Vary::Classes(8), Order::New(1)),
+        Cache::Megaflows,
+    ),
     worker(
         "megaflow-64",
         "found among megaflows with 64 masks",
         Rules::Masks(64),
-        flows(1, Vary::Classes(64), Order::New),
+        flows(1, Vary::Classes(64), Order::New(1)),
         Cache::Megaflows,
     ),
     worker("translate-1", "translated by one rule, nothing is cached", Rules::Ports, ONE, Cache::None),
