@@ -158,7 +158,16 @@ fn history(seed: u64) -> usize {
         let room: Vec<_> = (0..PORTS).map(|_| random.one_of(&[usize::MAX, usize::MAX, 7])).collect();
         let replaced = random.below(pool.len() as u64) as usize;
         pool[replaced] = frame(&mut random);
-        let batch: Vec<_> = (0..random.below(40)).map(|_| random.one_of(&pool)).collect();
+        // Frames of a flow mostly come one after the other.
+        let mut current = random.one_of(&pool);
+        let batch: Vec<_> = (0..random.below(40))
+            .map(|_| {
+                if random.below(3) > 0 {
+                    current = random.one_of(&pool);
+                }
+                current.clone()
+            })
+            .collect();
         frames += batch.len();
 
         let mut expected = vec![Vec::new(); PORTS as usize];
