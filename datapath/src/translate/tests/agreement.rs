@@ -29,9 +29,11 @@ impl Observer for LastFlow {
     }
 }
 
-/// Actions that write to the frame, but for what it is parsed by; and not the ingress port, which would be a reason not to send.
+/// Actions that write to the frame, but for what it is parsed by; not the ingress port, which would be a reason not to send; and not what a message of
+/// neighbour discovery may be too short for.
 fn changes(random: &mut Random) -> Vec<OfAction> {
-    let others = [Field::IcmpType, Field::IcmpCode, Field::Icmpv6Type, Field::Icmpv6Code, Field::InPort, Field::InPortNxm];
+    let parsed_by = [Field::IcmpType, Field::IcmpCode, Field::Icmpv6Type, Field::Icmpv6Code];
+    let others = [&parsed_by[..], &[Field::InPort, Field::InPortNxm, Field::NdTarget, Field::NdSll, Field::NdTll]].concat();
     let is_change = |action: &OfAction| match action {
         OfAction::SetField { field, .. } => !others.contains(field),
         OfAction::Load { destination, .. } | OfAction::Move { destination, .. } => !others.contains(&destination.field),
