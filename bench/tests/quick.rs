@@ -1,5 +1,7 @@
 //! The bench itself works: our own switch in some cases, for a moment each. It says nothing about how fast anything is.
 
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -49,4 +51,16 @@ fn a_user_who_wants_to_stop_is_heard() {
     let host = Host::new(None, &[], tests::target::vswitch().to_owned(), Arc::new(AtomicBool::new(true))).expect("a host");
     let error = measure(&host, case("inout1"), Peer::Vswitch, TIMING).expect_err("nothing was measured");
     assert_eq!(error.to_string(), "interrupted");
+}
+
+#[test]
+fn barriers_are_measured() {
+    // It measures the program beside it.
+    assert_eq!(tests::target::vswitch().parent(), Path::new(env!("CARGO_BIN_EXE_barrier")).parent());
+    let args = ["--flows", "100", "--rounds", "4", "--turns", "1", "--switches", "vswitch-adaptive"];
+    let output = Command::new(env!("CARGO_BIN_EXE_barrier")).args(args).output().expect("it starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let row = text.lines().nth(1).unwrap_or_default();
+    assert!(row.contains("100  vswitch-adaptive") && row.contains("0, 0 of 128"), "{text}");
 }

@@ -39,13 +39,15 @@ reasons! {
         NoDestination = "no-destination", "Every port that the frame would be sent to is its own ingress port, gone, or closed to it.";
         TtlExpired = "ttl-expired", "The TTL or hop limit ran out and no controller asked for such frames.";
         NotApplicable = "not-applicable", "An action can't be applied to a frame of this kind.";
-        Unsupported = "unsupported", "A rule that matched uses an instruction or action that this version does not carry out.";
         TooManyTables = "too-many-resubmits", "The rules send the frame through more tables or actions than one translation may take.";
         ControllerQueueFull = "controller-queue-full", "The ingress port's queue towards the controllers is full.";
         NoController = "no-controller", "The frame was meant for a controller and none is connected.";
         BadDescriptor = "bad-descriptor", "The guest gave a descriptor chain that can't be a frame.";
         QueueDisabled = "queue-disabled", "The guest sent the frame through a queue that it disabled.";
         TooLong = "too-long", "The frame is longer than the largest the switch takes.";
+        Meter = "meter", "The frame came faster than a meter lets it through.";
+        NoBucket = "no-live-bucket", "The group that was to process the frame has no live bucket for it, or is not there.";
+        Fragment = "fragment", "The frame is an IP fragment, and a controller has asked for these to be dropped.";
         BadOffload = "bad-offload", "The guest's virtio-net header contradicts the frame.";
     }
 }

@@ -8,6 +8,7 @@
 //! frames by output; each [`port::Output`] is given its frames in one call. [`worker`] is that loop.
 
 pub mod action;
+pub mod by_address;
 pub mod cache;
 pub mod classifier;
 pub mod drops;

@@ -17,15 +17,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::Nanos;
-use crate::action::{Controllers, Outcome, OutputSets, execute};
+use crate::action::{Controllers, Outcome, OutputSets, Resume, Whole, execute, route};
 use crate::cache::{CacheLimits, CachedFlow, FlowCache, FlowId, Found, Seen};
 use crate::drops::DropReason;
 use crate::frame::{BATCH, Batch, Frame, Offload};
 use crate::key::{self, FlowKey};
 use crate::port::{PortNo, RxQueue, Share};
-use crate::tables::instruction::OfAction;
+use crate::tables::instruction::OfActions;
 use crate::tables::{PortStripe, Tables};
-use crate::translate::{Scratch, translate_actions};
+use crate::translate::{Continuation, Scratch, translate_actions};
 use inputs::Inputs;
 
 /// The frames that a queue must have for a breath to be deep.
@@ -86,7 +86,9 @@ pub struct WorkerSettings {
 pub struct WorkerStats {
     /// Frames that came in.
     pub frames: u64,
-    /// Of these, found in the microflow cache.
+    /// How often one of them went on with a translation that was frozen, and was looked up again.
+    pub resumed: u64,
+    /// Of all these, found in the microflow cache.
     pub microflow_hits: u64,
     /// Found in the megaflow cache.
     pub megaflow_hits: u64,
@@ -258,7 +260,7 @@ impl Worker {
     }
 
     /// Carries out a packet-out: `actions` on `frame` as if it had come in through `in_port`.
-    pub fn inject(&mut self, in_port: PortNo, frame: &[u8], actions: &[OfAction], now: Nanos) {
+    pub fn inject(&mut self, in_port: PortNo, frame: &[u8], actions: &OfActions, now: Nanos) {
         self.take_up();
         self.batch.clear();
         let slot = self.batch.push_bytes(in_port, Offload::default(), frame);
@@ -391,7 +393,9 @@ impl Engine {
                 }
                 Err(stale) => {
                     self.stats.upcalls += 1;
-                    self.cache.upcall(in_port, &Seen { key, hash, bytes }, stale, tables, now)
+                    let found = self.cache.upcall(in_port, &Seen { key, hash, bytes }, stale, tables, now);
+                    self.cache.take_learned().for_each(|rule| self.controllers.learn(in_port, &rule));
+                    found
                 }
             },
         };
@@ -416,32 +420,120 @@ impl Engine {
                 self.cache.verdict(id)
             }
         };
-        execute(&verdict.actions, verdict.reason, slot as u16, batch, &mut self.outputs, &mut *self.controllers)
+        let slot = slot as u16;
+        match route(&verdict.actions, slot, batch, &mut self.outputs) {
+            None => Outcome::Forwarded,
+            Some(rest) => {
+                let routed = verdict.actions.len() - rest.len();
+                self.carry_out_rest(found, routed, batch, slot, tables, now)
+            }
+        }
+    }
+
+    /// Carries out the actions behind the first `routed` ones.
+    #[inline(never)]
+    fn carry_out_rest(&mut self, found: Found, routed: usize, batch: &mut Batch, slot: u16, tables: &Tables, now: Nanos) -> Outcome {
+        let Self { cache, stats, outputs, controllers, .. } = self;
+        let verdict = cache.verdict_of(found);
+        if !verdict.resumes {
+            return execute(&verdict.actions[routed..], verdict.reason, slot, batch, outputs, &mut **controllers, &mut Whole(now));
+        }
+        // What frames go on with may change the caches, and the verdict with them.
+        let (actions, reason) = (verdict.actions.clone(), verdict.reason);
+        let mut resumer = Resumer { cache, stats, tables, now, bytes: batch.frame(slot).len() };
+        execute(&actions[routed..], reason, slot, batch, outputs, &mut **controllers, &mut resumer)
     }
 
     /// Gives every output its frames.
     fn transmit(&mut self, batch: &Batch, tables: &Tables) {
-        for (number, slots) in self.outputs.iter() {
+        for (number, queue, slots) in self.outputs.iter() {
             let Some(port) = tables.ports().get(number) else {
                 debug_assert!(false, "a translation outputs only to ports of its own snapshot");
                 continue;
             };
             let sent = port.output.transmit(self.share, batch, slots);
-            port.counters.stripe(self.share.worker).transmitted(&sent);
+            port.counters.stripe(self.share.worker).transmitted(queue, &sent);
         }
         self.outputs.clear();
     }
 
-    fn inject(&mut self, batch: &mut Batch, slot: u16, actions: &[OfAction], tables: &Tables, now: Nanos) {
+    fn inject(&mut self, batch: &mut Batch, slot: u16, actions: &OfActions, tables: &Tables, now: Nanos) {
         let mut key = FlowKey::ZERO;
         if !key::extract_frame(batch.frame_mut(slot), &mut key) {
             return;
         }
         batch.frame_mut(slot).hash = key::spread(&key);
-        let translation = translate_actions(tables, actions, &key, now, &mut Scratch::default());
+        let mut scratch = Scratch::default();
+        let translation = translate_actions(tables, actions, &key, now, &mut scratch);
         translation.effects.credit(tables, 1, batch.frame(slot).len() as u64, now);
-        execute(&translation.actions, translation.reason, slot, batch, &mut self.outputs, &mut *self.controllers);
+        let Self { cache, stats, outputs, controllers, .. } = self;
+        let in_port = batch.frame(slot).in_port;
+        scratch.said.learned.iter().for_each(|rule| controllers.learn(in_port, rule));
+        let mut resumer = Resumer { cache, stats, tables, now, bytes: batch.frame(slot).len() };
+        execute(&translation.actions, translation.reason, slot, batch, outputs, &mut **controllers, &mut resumer);
         self.transmit(batch, tables);
+    }
+}
+
+/// Goes on with frames whose translation was frozen: looks them up as any other, by what they are now and what they go on with.
+struct Resumer<'a> {
+    cache: &'a mut FlowCache,
+    stats: &'a mut WorkerStats,
+    tables: &'a Tables,
+    now: Nanos,
+    /// The length of the frame when it came in, which is what rules count.
+    bytes: usize,
+}
+
+impl Resume for Resumer<'_> {
+    fn resume(
+        &mut self,
+        continuation: &Continuation,
+        slot: u16,
+        batch: &mut Batch,
+        outputs: &mut OutputSets,
+        controllers: &mut dyn Controllers,
+    ) -> Outcome {
+        let frame = batch.frame_mut(slot);
+        let mut key = FlowKey::ZERO;
+        if !key::extract_frame(frame, &mut key) {
+            return TRUNCATED;
+        }
+        key.0[0] |= u64::from(continuation.recirculation(frame.hash));
+        let in_port = frame.in_port;
+        self.stats.resumed += 1;
+        let found = self.find(in_port, &key);
+        self.cache.take_learned().for_each(|rule| controllers.learn(in_port, &rule));
+        let verdict = match found {
+            Found::Megaflow(id) => self.cache.hit(id, self.bytes, self.now),
+            Found::Once(id) => self.cache.verdict(id),
+        };
+        let (actions, reason) = (verdict.actions.clone(), verdict.reason);
+        execute(&actions, reason, slot, batch, outputs, controllers, self)
+    }
+
+    fn now(&self) -> Nanos {
+        self.now
+    }
+}
+
+impl Resumer<'_> {
+    fn find(&mut self, in_port: PortNo, key: &FlowKey) -> Found {
+        let hash = self.cache.hasher(in_port)(key);
+        if let Some(id) = self.cache.candidate(hash).filter(|id| self.cache.confirm(*id, key, self.tables)) {
+            self.stats.microflow_hits += 1;
+            return Found::Megaflow(id);
+        }
+        match self.cache.search(key, hash, self.tables) {
+            Ok(id) => {
+                self.stats.megaflow_hits += 1;
+                Found::Megaflow(id)
+            }
+            Err(stale) => {
+                self.stats.upcalls += 1;
+                self.cache.upcall(in_port, &Seen { key, hash, bytes: self.bytes }, stale, self.tables, self.now)
+            }
+        }
     }
 }
 

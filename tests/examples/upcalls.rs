@@ -14,9 +14,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use datapath::action::{Controllers, ToController};
+use datapath::action::NoControllers;
 use datapath::cache::CacheLimits;
-use datapath::drops::DropReason;
 use datapath::frame::{BATCH, Batch, Offload};
 use datapath::key::{Field, FieldRange, Match};
 use datapath::port::{DummyPort, Output, PortNo, RxQueue, Share, Transmitted};
@@ -67,14 +66,6 @@ impl Output for Sink {
     }
 }
 
-struct NoControllers;
-
-impl Controllers for NoControllers {
-    fn give(&mut self, _: &Batch, _: u16, _: &ToController) -> Result<(), DropReason> {
-        Err(DropReason::NoController)
-    }
-}
-
 /// Both ports of the flow's number, spread.
 fn ports(frame: &mut [u8], flow: u32) {
     frame[PORTS..PORTS + 4].copy_from_slice(&flow.wrapping_mul(0x9e37_79b1).to_be_bytes());
@@ -104,7 +95,7 @@ fn output(port: PortNo) -> OfAction {
 }
 
 fn add(tables: &mut Tables, table: u8, priority: u16, matching: Match, apply: Vec<OfAction>) {
-    let instructions = Instructions { apply, ..Instructions::default() };
+    let instructions = Instructions { apply: apply.into(), ..Instructions::default() };
     tables.flow_mod(&FlowMod { table, priority, matching, instructions, ..FlowMod::default() }, 0).expect("a good rule");
 }
 

@@ -8,10 +8,8 @@
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use datapath::action::{Controllers, ToController};
+use datapath::action::NoControllers;
 use datapath::cache::CacheLimits;
-use datapath::drops::DropReason;
-use datapath::frame::Batch;
 use datapath::key::{Field, Match};
 use datapath::port::PortNo;
 use datapath::tables::instruction::{Instructions, OfAction};
@@ -23,14 +21,6 @@ use tests::rig::Rig;
 use tests::wheel::{Receiving, Sending};
 
 const WINDOW: Duration = Duration::from_secs(2);
-
-struct NoControllers;
-
-impl Controllers for NoControllers {
-    fn give(&mut self, _: &Batch, _: u16, _: &ToController) -> Result<(), DropReason> {
-        Err(DropReason::NoController)
-    }
-}
 
 fn main() {
     println!("frames sent, millions a second, and frames dropped for want of buffers, by one and by two workers");
@@ -55,7 +45,8 @@ fn run(workers: usize, shared: Option<usize>) -> (f64, f64) {
         let to = workers + if shared.is_some() { 0 } else { from };
         let apply = vec![OfAction::Output { port: PortNo(to as u32 + 1), max_len: 0 }];
         let matching = Match::ANY.with(Field::InPort, from as u128 + 1);
-        let flow_mod = FlowMod { matching, instructions: Instructions { apply, ..Instructions::default() }, ..FlowMod::default() };
+        let flow_mod =
+            FlowMod { matching, instructions: Instructions { apply: apply.into(), ..Instructions::default() }, ..FlowMod::default() };
         rig.draft.flow_mod(&flow_mod, 0).expect("a good rule");
     }
     rig.publish();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use datapath::key::{Field, FieldRange, Match};
 use datapath::port::PortNo;
+use datapath::tables::group::{BucketSpec, GROUP_ANY, GroupCommand, GroupKind, GroupMod};
 use datapath::tables::instruction::{Instructions, OfAction};
 use datapath::tables::{FlowMod, FlowModCommand, Rule, VlanMode};
 
@@ -33,19 +34,54 @@ fn mac(random: &mut Random, choices: usize) -> [u8; 6] {
     bytes[2..].try_into().expect("six bytes")
 }
 
-/// A frame: UDP, TCP or ICMP over IPv4 or IPv6, with a VLAN tag or without.
-pub fn frame(random: &mut Random) -> Vec<u8> {
-    let payload = vec![random.number() as u8; random.one_of(&[0, 5, 20, 300])];
-    frame_of(random, &payload)
+/// What frames and rules are about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// VLANs and IP, and TTLs that run out.
+    Usual,
+    /// These and groups, conjunctions, MPLS, PBB and third VLAN tags; and no TTL that runs out, for what comes after that in a translation that was
+    /// frozen is not translated.
+    All,
 }
 
-/// A frame with this payload.
-pub fn frame_of(random: &mut Random, payload: &[u8]) -> Vec<u8> {
+/// A frame: UDP, TCP or ICMP over IPv4 or IPv6, with a VLAN tag or without.
+pub fn frame(random: &mut Random, subject: Subject) -> Vec<u8> {
+    let payload = vec![random.number() as u8; random.one_of(&[0, 5, 20, 300])];
+    let ttls: &[u8] = if subject == Subject::Usual { &[1, 2, 64] } else { &[64] };
+    let frame = frame_of(random, &payload, ttls);
+    if subject == Subject::Usual {
+        return frame;
+    }
+    match random.below(12) {
+        // Only IPv4 is under MPLS, so that what a pop says comes up is what does.
+        0..3 if frame[12..14] == [8, 0] => {
+            let mut frame = frame;
+            let labels = 1 + random.below(4);
+            for at in 0..labels {
+                frame.splice(14..14, [0, random.below(3) as u8 + 1, u8::from(at == 0), 64]);
+            }
+            frame[12..14].copy_from_slice(&[0x88, 0x47]);
+            frame
+        }
+        3 => {
+            let header = [&frame[..12], &[0x88, 0xe7, 0, 0, 0, random.below(3) as u8]].concat();
+            [header, frame].concat()
+        }
+        4 => {
+            let tags = [0x88, 0xa8, 0, random.one_of(&VLANS) as u8, 0x81, 0, 0, random.one_of(&VLANS) as u8];
+            [&frame[..12], &tags, &frame[12..]].concat()
+        }
+        _ => frame,
+    }
+}
+
+/// A frame with this payload and one of these TTLs.
+pub fn frame_of(random: &mut Random, payload: &[u8], ttls: &[u8]) -> Vec<u8> {
     use etherparse::{PacketBuilder, VlanId};
     let ethernet = PacketBuilder::ethernet2(mac(random, 3), mac(random, MACS.len()));
     let (source, destination) = (random.one_of(&ADDRESSES), random.one_of(&ADDRESSES));
     let (from, to) = (random.one_of(&TRANSPORT_PORTS), random.one_of(&TRANSPORT_PORTS));
-    let ttl = random.one_of(&[1, 2, 64]);
+    let ttl = random.one_of(ttls);
     let v6 = |address: [u8; 4]| std::array::from_fn(|i| if i < 12 { 0xfd } else { address[i - 12] });
     let mut frame = Vec::new();
     // The builder's steps differ in type with each protocol.
@@ -153,12 +189,109 @@ fn action(random: &mut Random, table: u8) -> OfAction {
     }
 }
 
+/// The groups that there may be: 1 to this.
+pub const GROUPS: u32 = 4;
+
+/// An action that only [`Subject::All`] has, with what it needs to be asked for.
+fn further_actions(random: &mut Random, matching: Match, table: u8) -> (Match, Vec<OfAction>) {
+    let set = |field: Field, value: u128| OfAction::SetField { field, value, mask: field.ones() };
+    let label = |random: &mut Random| set(Field::MplsLabel, u128::from(random.below(3)) << 4 | 1);
+    let of_type = |kind: u128| Match::ANY.with(Field::EthType, kind);
+    match random.below(12) {
+        0 | 1 => {
+            let mut push = vec![OfAction::PushMpls(random.one_of(&[0x8847, 0x8848])), label(random), set(Field::MplsTc, 5)];
+            push.truncate(1 + random.below(3) as usize);
+            (of_type(0x0800), push)
+        }
+        2..5 => {
+            let bottom = random.once_in(2);
+            let matching = of_type(random.one_of(&[0x8847, 0x8847, 0x8848])).with(Field::MplsBos, bottom.into());
+            let mut actions = Vec::new();
+            let ttl = random.one_of(&[OfAction::CopyTtlIn, OfAction::CopyTtlOut, OfAction::DecMplsTtl]);
+            if random.once_in(2) {
+                actions.push(ttl);
+            }
+            if random.once_in(3) {
+                actions.push(label(random));
+            } else {
+                actions.push(OfAction::PopMpls(if bottom { 0x0800 } else { 0x8847 }));
+                if bottom && random.once_in(2) {
+                    actions.extend([set(Field::Ipv4Dst, 0x0a00_0001), OfAction::DecNwTtl]);
+                }
+            }
+            (matching, actions)
+        }
+        5 => (matching, vec![OfAction::PushPbb, set(Field::PbbIsid, random.below(3).into())]),
+        6 => (of_type(0x88e7), vec![OfAction::PopPbb]),
+        7 => (matching, vec![OfAction::PushVlan(random.one_of(&[0x8100, 0x88a8]))]),
+        8 => {
+            let list = (0..1 + random.below(3)).map(|_| action(random, table)).collect::<Vec<_>>();
+            (matching, vec![OfAction::Clone(list.into())])
+        }
+        9 => {
+            let range = |field, bits| FieldRange { field, offset: 0, bits };
+            let pop = OfAction::StackPop(range(Field::Reg0, 2));
+            let push = OfAction::StackPush(range(random.one_of(&[Field::EthSrc, Field::Metadata]), 2));
+            let mut list = vec![push, pop];
+            list.rotate_left(random.below(2) as usize);
+            (matching, list)
+        }
+        10 if random.once_in(3) => (matching, vec![OfAction::Exit]),
+        _ => (matching, vec![OfAction::Group(1 + random.below(u64::from(GROUPS)) as u32)]),
+    }
+}
+
+/// A rule that is a clause of a conjunction.
+fn clause(random: &mut Random) -> Vec<OfAction> {
+    (0..1 + random.below(2))
+        .map(|_| OfAction::Conjunction { id: 1 + random.below(3) as u32, clause: random.below(2) as u8, clauses: 2 })
+        .collect()
+}
+
+/// A change to the groups.
+pub fn group_mod(random: &mut Random) -> GroupMod {
+    let group = 1 + random.below(u64::from(GROUPS)) as u32;
+    let command = if random.once_in(5) { GroupCommand::Delete } else { GroupCommand::AddOrModify };
+    let kind = random.one_of(&[GroupKind::All, GroupKind::Select, GroupKind::Indirect, GroupKind::FastFailover]);
+    let count = if kind == GroupKind::Indirect { 1 } else { random.below(4) };
+    let buckets = (0..count).map(|_| {
+        let mut actions: Vec<_> = (0..random.below(4))
+            .map(|_| action(random, 0))
+            .filter(|action| matches!(action, OfAction::Output { .. } | OfAction::SetField { .. } | OfAction::DecNwTtl | OfAction::PopVlan))
+            .collect();
+        if random.once_in(5) {
+            actions.push(OfAction::PushVlan(0x8100));
+        }
+        if random.once_in(5) {
+            actions.push(OfAction::Group(1 + random.below(u64::from(GROUPS)) as u32));
+        }
+        BucketSpec {
+            weight: random.below(3) as u16,
+            watch_port: if kind == GroupKind::FastFailover || random.once_in(3) { PortNo(1 + random.below(6) as u32) } else { PortNo::ANY },
+            watch_group: GROUP_ANY,
+            actions: actions.into(),
+        }
+    });
+    let buckets = buckets.collect();
+    GroupMod { command, group, kind, buckets }
+}
+
 /// A flow-mod, most often one that adds a rule. Rules must differ in priority: which of two equals wins is nobody's promise.
-pub fn flow_mod(random: &mut Random, rules: &[Arc<Rule>], priority: u16) -> FlowMod {
+pub fn flow_mod(random: &mut Random, subject: Subject, rules: &[Arc<Rule>], priority: u16) -> FlowMod {
     let table = random.one_of(&[0, 0, 1, 2, 3]);
     let last = table == TABLES - 1;
+    let mut matching = matching(random);
     let mut apply: Vec<_> = (0..random.below(4)).map(|_| action(random, table)).collect();
-    // Only two tags are parsed, and frames may come with one: a tag that is pushed is popped before the next table, or goes on last.
+    if subject == Subject::All && random.once_in(2) {
+        let (also, further) = further_actions(random, matching, table);
+        matching = also;
+        // What is known of a frame's headers is not known behind a change of type.
+        apply.retain(|action| matches!(action, OfAction::Output { .. } | OfAction::Resubmit { .. }));
+        apply.splice(0..0, further);
+    }
+    if subject == Subject::All && random.once_in(8) {
+        matching = matching.with(Field::ConjId, 1 + u128::from(random.below(3)));
+    }
     let push = OfAction::PushVlan(random.one_of(&[0x8100, 0x88a8]));
     if random.once_in(6) {
         apply.extend([
@@ -182,13 +315,17 @@ pub fn flow_mod(random: &mut Random, rules: &[Arc<Rule>], priority: u16) -> Flow
     }
     let instructions = Instructions {
         meter: None,
-        apply,
+        apply: apply.into(),
         clear: random.once_in(10),
-        write,
+        write: write.into(),
         metadata: random.once_in(4).then(|| (random.below(4), 3)),
         goto: (!last && random.once_in(2)).then(|| table + 1 + random.below(u64::from(TABLES - table - 1)) as u8),
     };
-    let fresh = FlowMod { table, matching: matching(random), priority, instructions, ..FlowMod::default() };
+    let instructions = match subject == Subject::All && random.once_in(8) {
+        true => Instructions { apply: clause(random).into(), ..Instructions::default() },
+        false => instructions,
+    };
+    let fresh = FlowMod { table, matching, priority, instructions, ..FlowMod::default() };
     if rules.is_empty() || random.once_in(2) {
         return fresh;
     }
@@ -201,8 +338,10 @@ pub fn flow_mod(random: &mut Random, rules: &[Arc<Rule>], priority: u16) -> Flow
         FlowModCommand::DeleteStrict,
         FlowModCommand::DeleteStrict,
     ]);
-    // The instructions were made for `table`.
-    let instructions = if old.table == table { fresh.instructions } else { old.instructions.clone() };
+    // The instructions were made for `table`, and what they do with MPLS for what the match says is under it.
+    let mut mpls = false;
+    fresh.instructions.each_action(&mut |action| mpls |= matches!(action, OfAction::PushMpls(_) | OfAction::PopMpls(_)));
+    let instructions = if old.table == table && !mpls { fresh.instructions } else { old.instructions.clone() };
     FlowMod { command, table: old.table, matching: old.matching.expand(), priority: old.priority, instructions, ..fresh }
 }
 

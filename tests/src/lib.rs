@@ -1,23 +1,30 @@
-//! The harness of the scenarios: fake guests, real guests, and the switch as a child process.
+//! The harness of the scenarios: fake guests, real guests, and the switch and its controllers as child processes.
 //!
 //! It panics, with what went wrong and what to look at, where a test can't go on. Whatever it starts lives in a temporary
 //! directory of its own and ends with its owner, so that scenarios can run side by side.
 
+pub mod barrier;
+pub mod controllers;
 pub mod driver;
 pub mod frontend;
 pub mod generate;
 pub mod guest;
+pub mod hosts;
 pub mod hub;
 pub mod linear;
+pub mod meet;
 pub mod offload;
 pub mod open_vswitch;
+pub mod openflow;
 pub mod pair;
+pub mod pki;
 pub mod ports;
 pub mod process;
 pub mod random;
 pub mod recorder;
 pub mod reference;
 pub mod rig;
+pub mod small_switch;
 pub mod switch;
 pub mod target;
 pub mod wheel;

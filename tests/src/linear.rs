@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use datapath::key::{self, Field, Flow, FlowKey, KEY_WORDS, Match, STATE_WORDS};
 use datapath::port::PortNo;
+use datapath::tables::group::{BucketSpec, GROUP_ANY, Group, GroupKind};
 use datapath::tables::instruction::OfAction;
 use datapath::tables::{FlowMod, PortConfig, Rule, RuleFilter, Tables, VlanMode};
 
@@ -56,12 +57,16 @@ pub struct LinearSwitch {
     pub ports: Vec<LinearPort>,
     /// All rules of all tables.
     pub rules: Vec<Arc<Rule>>,
+    /// All groups.
+    pub groups: Vec<Arc<Group>>,
     /// Where stations were seen, by VLAN and address.
     macs: HashMap<(u16, u64), PortNo>,
     /// The frames and bytes of each rule, by what identifies it.
     pub counts: HashMap<RuleId, (u64, u64)>,
     /// The lookups in each table, and those of them that found a rule.
     pub lookups: HashMap<u8, (u64, u64)>,
+    /// The frames that each group got, and each bucket of it, since they were forgotten.
+    pub group_counts: HashMap<(u32, Option<usize>), u64>,
 }
 
 /// What identifies a rule: table, priority, match.
@@ -81,8 +86,13 @@ pub struct RuleCounts {
 impl RuleCounts {
     /// Carries a flow-mod out, if the tables take it. The counters must be settled.
     pub fn carry_out(&mut self, tables: &mut Tables, flow_mod: &FlowMod) -> bool {
+        self.change(tables, |tables| tables.flow_mod(flow_mod, 0).is_ok())
+    }
+
+    /// Carries any change to the tables out, and says whether they took it. The counters must be settled.
+    pub fn change(&mut self, tables: &mut Tables, change: impl FnOnce(&mut Tables) -> bool) -> bool {
         let before: Vec<_> = tables.rules(&RuleFilter::ALL).cloned().collect();
-        if tables.flow_mod(flow_mod, 0).is_err() {
+        if !change(tables) {
             return false;
         }
         let after: Vec<_> = tables.rules(&RuleFilter::ALL).cloned().collect();
@@ -107,13 +117,21 @@ impl RuleCounts {
     }
 }
 
-/// Why nothing more is done to a frame.
-struct Ended;
+/// Nothing more is done to a frame but what its action set says.
+struct Exit;
 
 impl LinearSwitch {
     /// A switch with these ports and no rules.
     pub fn new(ports: Vec<LinearPort>) -> Self {
-        Self { ports, rules: Vec::new(), macs: HashMap::new(), counts: HashMap::new(), lookups: HashMap::new() }
+        Self {
+            ports,
+            rules: Vec::new(),
+            groups: Vec::new(),
+            macs: HashMap::new(),
+            counts: HashMap::new(),
+            lookups: HashMap::new(),
+            group_counts: HashMap::new(),
+        }
     }
 
     /// The port with this number.
@@ -131,16 +149,30 @@ impl LinearSwitch {
             in_port,
             matched_port: in_port,
             bytes: frame.to_vec(),
+            hash: flow_hash(frame, in_port),
             state: [0; STATE_WORDS],
+            stack: Vec::new(),
             expired: false,
             set: Vec::new(),
             verdict: Verdict::default(),
             switch: self,
         };
-        if walk.table(0).is_ok() {
-            let _ = walk.carry_out_set();
-        }
+        let _ = walk.table(0);
+        let _ = walk.carry_out_set();
         walk.verdict
+    }
+
+    /// Whether a bucket is live, if the groups `seen` lead here.
+    fn is_live(&self, bucket: &BucketSpec, seen: &[u32]) -> bool {
+        let port = self.ports.iter().find(|port| port.no == bucket.watch_port);
+        let port_lives = port.is_some_and(|port| port.link_up && !port.has(&[PortConfig::PORT_DOWN]));
+        let group = self.groups.iter().find(|group| group.id == bucket.watch_group && !seen.contains(&group.id));
+        let group_lives = group.is_some_and(|group| {
+            let seen = [seen, &[group.id]].concat();
+            group.buckets.iter().any(|bucket| self.is_live(&bucket.spec, &seen))
+        });
+        let watches_nothing = bucket.watch_port == PortNo::ANY && bucket.watch_group == GROUP_ANY;
+        watches_nothing || port_lives || group_lives
     }
 }
 
@@ -151,7 +183,10 @@ struct Walk<'a> {
     /// What a match on the ingress port sees: a resubmit may pretend.
     matched_port: PortNo,
     bytes: Vec<u8>,
+    /// That of the flow that came in.
+    hash: u32,
     state: [u64; STATE_WORDS],
+    stack: Vec<u128>,
     /// The TTL ran out: rules go on matching, and nothing is sent any more.
     expired: bool,
     set: Vec<OfAction>,
@@ -168,9 +203,7 @@ impl Walk<'_> {
     }
 
     fn lookup(&mut self, table: u8) -> Option<Arc<Rule>> {
-        let flow = self.flow();
-        let matching = |rule: &&Arc<Rule>| rule.table == table && rule.matching.expand().matches(&flow);
-        let rule = self.switch.rules.iter().filter(matching).max_by_key(|rule| rule.priority).cloned();
+        let rule = self.best_rule(table);
         let lookups = self.switch.lookups.entry(table).or_default();
         *lookups = (lookups.0 + 1, lookups.1 + u64::from(rule.is_some()));
         let rule = rule?;
@@ -179,8 +212,35 @@ impl Walk<'_> {
         Some(rule)
     }
 
+    fn best_rule(&self, table: u8) -> Option<Arc<Rule>> {
+        let flow = self.flow();
+        let of_table: Vec<_> = self.switch.rules.iter().filter(|rule| rule.table == table).collect();
+        let best = |flow: &Flow| {
+            let matching = of_table.iter().filter(|rule| clauses(rule).is_empty() && rule.matching.expand().matches(flow));
+            matching.max_by_key(|rule| rule.priority).map(|rule| Arc::clone(rule))
+        };
+        let found = best(&flow);
+        let met: Vec<_> = of_table.iter().filter(|rule| !clauses(rule).is_empty() && rule.matching.expand().matches(&flow)).collect();
+        let mut conjunctions: Vec<(u16, u32)> =
+            met.iter().flat_map(|rule| clauses(rule).into_iter().map(|c| (rule.priority, c.0))).collect();
+        conjunctions.sort_by_key(|(priority, id)| (std::cmp::Reverse(*priority), *id));
+        for (priority, id) in conjunctions.into_iter().filter(|(priority, _)| found.as_ref().is_none_or(|found| *priority > found.priority))
+        {
+            let of_it = met.iter().filter(|rule| rule.priority == priority).flat_map(|rule| clauses(rule)).filter(|clause| clause.0 == id);
+            let of_it: Vec<_> = of_it.collect();
+            if of_it.iter().any(|(_, _, count)| (0..*count).all(|clause| of_it.iter().any(|met| met.1 == clause))) {
+                let mut flow = flow;
+                Field::ConjId.write(&mut flow, id.into());
+                if let Some(rule) = best(&flow) {
+                    return Some(rule);
+                }
+            }
+        }
+        found
+    }
+
     /// Goes through the tables. A frame that no rule matched on the way has no action set.
-    fn table(&mut self, table: u8) -> Result<(), Ended> {
+    fn table(&mut self, table: u8) -> Result<(), Exit> {
         match self.lookup(table) {
             Some(rule) => self.rule(&rule),
             None => {
@@ -190,14 +250,14 @@ impl Walk<'_> {
         }
     }
 
-    fn rule(&mut self, rule: &Rule) -> Result<(), Ended> {
-        for action in &rule.instructions.apply {
+    fn rule(&mut self, rule: &Rule) -> Result<(), Exit> {
+        for action in rule.instructions.apply.iter() {
             self.action(action, rule.table)?;
         }
         if rule.instructions.clear {
             self.set.clear();
         }
-        for action in &rule.instructions.write {
+        for action in rule.instructions.write.iter() {
             // The newest action of a kind stays; fields are kinds of their own.
             self.set.retain(|old| kind(old) != kind(action));
             self.set.push(action.clone());
@@ -209,19 +269,111 @@ impl Walk<'_> {
     }
 
     /// OpenFlow 1.3.5, 5.10: TTL inwards, pop, push, ..., decrement, set, ..., output.
-    fn carry_out_set(&mut self) -> Result<(), Ended> {
+    fn carry_out_set(&mut self) -> Result<(), Exit> {
         let mut set = std::mem::take(&mut self.set);
         set.sort_by_key(|action| match action {
-            OfAction::PopVlan => 0,
-            OfAction::PushVlan(_) => 1,
-            OfAction::DecNwTtl => 2,
-            OfAction::SetField { .. } => 3,
-            _ => 4,
+            OfAction::CopyTtlIn => 0,
+            OfAction::PopVlan => 1,
+            OfAction::PopPbb => 2,
+            OfAction::PopMpls(_) => 3,
+            OfAction::PushMpls(_) => 4,
+            OfAction::PushPbb => 5,
+            OfAction::PushVlan(_) => 6,
+            OfAction::CopyTtlOut => 7,
+            OfAction::DecNwTtl => 8,
+            OfAction::DecMplsTtl => 9,
+            OfAction::SetField { .. } => 10,
+            OfAction::Group(_) => 11,
+            _ => 12,
         });
+        if set.iter().any(|action| matches!(action, OfAction::Group(_))) {
+            set.retain(|action| !matches!(action, OfAction::Output { .. }));
+        }
         set.iter().try_for_each(|action| self.action(action, 0))
     }
 
-    fn action(&mut self, action: &OfAction, table: u8) -> Result<(), Ended> {
+    /// Does something to a copy of the frame.
+    fn copy(&mut self, with: impl FnOnce(&mut Self) -> Result<(), Exit>) {
+        let saved = (self.bytes.clone(), self.state, self.stack.clone(), std::mem::take(&mut self.set), self.expired);
+        let _ = with(self);
+        (self.bytes, self.state, self.stack, self.set, self.expired) = saved;
+    }
+
+    fn group(&mut self, id: u32) {
+        let Some(group) = self.switch.groups.iter().find(|group| group.id == id).cloned() else { return };
+        *self.switch.group_counts.entry((id, None)).or_default() += 1;
+        let live = |at: &usize| self.switch.is_live(&group.buckets[*at].spec, &[id]);
+        let buckets: Vec<usize> = match group.kind {
+            GroupKind::All | GroupKind::Indirect => (0..group.buckets.len()).collect(),
+            GroupKind::FastFailover => (0..group.buckets.len()).find(live).into_iter().collect(),
+            GroupKind::Select => group.choices().map(|choices| choices.choose(self.hash).into()).into_iter().collect(),
+        };
+        for at in buckets {
+            *self.switch.group_counts.entry((id, Some(at))).or_default() += 1;
+            self.copy(|walk| {
+                for action in group.buckets[at].spec.actions.iter() {
+                    walk.set.retain(|old| kind(old) != kind(action));
+                    walk.set.push(action.clone());
+                }
+                walk.carry_out_set()
+            });
+        }
+    }
+
+    /// Where the header behind the VLAN tags begins, of which the key knows two, and its Ethernet type.
+    fn network(&self) -> (usize, u16) {
+        let kind = |at: usize| u16::from_be_bytes([self.bytes[at - 2], self.bytes[at - 1]]);
+        let mut at = 14;
+        while at < 22 && matches!(kind(at), 0x8100 | 0x88a8) {
+            at += 4;
+        }
+        (at, kind(at))
+    }
+
+    fn is_mpls(&self) -> bool {
+        matches!(self.network().1, 0x8847 | 0x8848)
+    }
+
+    fn push_mpls(&mut self, kind: u16) {
+        let (at, _) = self.network();
+        let entry = if self.is_mpls() {
+            [self.bytes[at], self.bytes[at + 1], self.bytes[at + 2] & !1, self.bytes[at + 3]]
+        } else {
+            let ttl = ip(&self.bytes).map_or(0, |(at, version, _)| self.bytes[at + if version == 4 { 8 } else { 7 }]);
+            [0, 0, 1, ttl]
+        };
+        self.bytes.splice(at..at, entry);
+        self.bytes[at - 2..at].copy_from_slice(&kind.to_be_bytes());
+    }
+
+    fn push_pbb(&mut self) {
+        let (at, kind) = self.network();
+        let mut tag = if kind == 0x88e7 { [0, self.bytes[at + 1], self.bytes[at + 2], self.bytes[at + 3]] } else { [0; 4] };
+        if self.tagged() {
+            tag[0] = self.bytes[14] & 0xe0;
+        }
+        let header = [&self.bytes[..12], &[0x88, 0xe7], &tag].concat();
+        self.bytes.splice(0..0, header);
+    }
+
+    /// Copies the TTL between the outermost MPLS entry and what is behind it: another, or IPv4.
+    fn copy_ttl(&mut self, out: bool) {
+        let (at, _) = self.network();
+        let bottom = self.bytes[at + 2] & 1 != 0;
+        let inner = if bottom { at + 4 + 8 } else { at + 4 + 3 };
+        if out {
+            self.bytes[at + 3] = self.bytes[inner];
+        } else {
+            self.bytes[inner] = self.bytes[at + 3];
+            if bottom {
+                self.bytes[at + 4 + 10..at + 4 + 12].fill(0);
+                let checksum = !sum(&self.bytes[at + 4..at + 24], 0);
+                self.bytes[at + 4 + 10..at + 4 + 12].copy_from_slice(&checksum.to_be_bytes());
+            }
+        }
+    }
+
+    fn action(&mut self, action: &OfAction, table: u8) -> Result<(), Exit> {
         match *action {
             OfAction::Output { port, .. } => self.output(port),
             OfAction::SetField { field, value, mask } => self.write(field, value, mask),
@@ -232,7 +384,43 @@ impl Walk<'_> {
             }
             OfAction::PopVlan if self.tagged() => drop(self.bytes.drain(12..16)),
             OfAction::PopVlan => {}
-            OfAction::DecNwTtl => self.decrement_ttl()?,
+            OfAction::PushMpls(kind) => self.push_mpls(kind),
+            OfAction::PopMpls(kind) if self.is_mpls() => {
+                let (at, _) = self.network();
+                self.bytes.drain(at..at + 4);
+                self.bytes[at - 2..at].copy_from_slice(&kind.to_be_bytes());
+            }
+            OfAction::PushPbb => self.push_pbb(),
+            OfAction::PopPbb if self.network().1 == 0x88e7 => drop(self.bytes.drain(..self.network().0 + 4)),
+            OfAction::CopyTtlOut | OfAction::CopyTtlIn if self.is_mpls() => self.copy_ttl(*action == OfAction::CopyTtlOut),
+            OfAction::DecMplsTtl if self.is_mpls() => {
+                let (at, _) = self.network();
+                assert!(self.bytes[at + 3] > 1, "the generator lets no MPLS entry expire");
+                self.bytes[at + 3] -= 1;
+            }
+            OfAction::PopMpls(_) | OfAction::PopPbb | OfAction::CopyTtlOut | OfAction::CopyTtlIn | OfAction::DecMplsTtl => {}
+            OfAction::Group(group) => self.group(group),
+            OfAction::Clone(ref actions) => {
+                let set = self.set.clone();
+                self.copy(|walk| {
+                    walk.set = set;
+                    let _ = actions.iter().try_for_each(|action| walk.action(action, table));
+                    walk.carry_out_set()
+                });
+            }
+            OfAction::Exit => return Err(Exit),
+            OfAction::Conjunction { .. } | OfAction::Note(_) => {}
+            OfAction::StackPush(source) => {
+                let value = source.field.read(&self.flow()) >> source.offset & u128::MAX >> (128 - u32::from(source.bits));
+                self.stack.push(value);
+            }
+            OfAction::StackPop(to) => {
+                if let Some(value) = self.stack.pop() {
+                    let ones = u128::MAX >> (128 - u32::from(to.bits));
+                    self.write(to.field, (value & ones) << to.offset, ones << to.offset);
+                }
+            }
+            OfAction::DecNwTtl => self.decrement_ttl(),
             OfAction::Resubmit { port, table: to } => {
                 let saved = self.matched_port;
                 if port != PortNo::IN_PORT {
@@ -318,8 +506,8 @@ impl Walk<'_> {
         }
     }
 
-    fn decrement_ttl(&mut self) -> Result<(), Ended> {
-        let Some((at, version, _)) = ip(&self.bytes) else { return Ok(()) };
+    fn decrement_ttl(&mut self) {
+        let Some((at, version, _)) = ip(&self.bytes) else { return };
         let ttl = &mut self.bytes[at + if version == 4 { 8 } else { 7 }];
         if *ttl <= 1 {
             self.expired = true;
@@ -328,7 +516,6 @@ impl Walk<'_> {
             *ttl -= 1;
         }
         correct_checksums(&mut self.bytes);
-        Ok(())
     }
 
     fn write(&mut self, field: Field, value: u128, mask: u128) {
@@ -357,6 +544,17 @@ impl Walk<'_> {
                 }
                 None => {}
             },
+            Field::MplsLabel | Field::MplsTc | Field::PbbIsid => {
+                let (at, _) = self.network();
+                let mut entry = u32::from_be_bytes(self.bytes[at..at + 4].try_into().expect("four bytes"));
+                let (shift, ones) = match field {
+                    Field::MplsLabel => (12, 0xf_ffff),
+                    Field::MplsTc => (9, 7),
+                    _ => (0, 0xff_ffff),
+                };
+                entry = entry & !(ones << shift) | (value as u32) << shift;
+                self.bytes[at..at + 4].copy_from_slice(&entry.to_be_bytes());
+            }
             Field::Ipv4Src => put(&mut self.bytes, ip.expect("its prerequisite").0 + 12, 4),
             Field::Ipv4Dst => put(&mut self.bytes, ip.expect("its prerequisite").0 + 16, 4),
             Field::Ipv6Dst => put(&mut self.bytes, ip.expect("its prerequisite").0 + 24, 16),
@@ -367,6 +565,22 @@ impl Walk<'_> {
         }
         correct_checksums(&mut self.bytes);
     }
+}
+
+/// What a rule is a clause of: conjunctions, which clause, and of how many.
+fn clauses(rule: &Rule) -> Vec<(u32, u8, u8)> {
+    let clause = |action: &OfAction| match *action {
+        OfAction::Conjunction { id, clause, clauses } => Some((id, clause, clauses)),
+        _ => None,
+    };
+    rule.instructions.apply.iter().filter_map(clause).collect()
+}
+
+/// The hash by which a select group chooses for a frame.
+fn flow_hash(frame: &[u8], in_port: PortNo) -> u32 {
+    let mut key = FlowKey::ZERO;
+    key::extract(frame, frame.len(), in_port, &mut key).expect("an Ethernet frame");
+    key::spread(&key)
 }
 
 /// The first byte of a frame's IP header, its version, and the first byte of the transport header. The frame is well-formed.

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -18,7 +19,7 @@ const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
 #[derive(Debug)]
 pub struct OpenVSwitch {
     // First, so that they end before their directory goes.
-    _switch: Process,
+    switch: Process,
     _database: Process,
     dir: TempDir,
 }
@@ -51,14 +52,14 @@ impl OpenVSwitch {
 
         let mut configure = command(dir.path(), "ovs-vsctl");
         configure.args([&format!("--db={}", socket("unix", "db.sock")), "--timeout=60", "init", "--", "add-br", "br0"]);
-        configure.args(["--", "set", "bridge", "br0", "datapath_type=dummy", "fail-mode=secure", "protocols=OpenFlow13"]);
+        configure.args(["--", "set", "bridge", "br0", "datapath_type=dummy", "fail-mode=secure", "protocols=OpenFlow10,OpenFlow13"]);
         configure.arg(format!("other-config:datapath-id={datapath_id}"));
         for (number, port) in (1..).zip(ports) {
             configure.args(["--", "add-port", "br0", port, "--", "set", "interface", port, "type=dummy"]);
             configure.arg(format!("ofport_request={number}")).arg(format!("options:tx_pcap={}", file(&format!("{port}.pcap"))));
         }
         succeed(&mut configure);
-        Some(OpenVSwitch { _switch: switch, _database: database, dir })
+        Some(OpenVSwitch { switch, _database: database, dir })
     }
 
     /// The socket that `ovs-ofctl` connects to.
@@ -66,10 +67,38 @@ impl OpenVSwitch {
         self.dir.path().join("br0.mgmt")
     }
 
+    /// The private memory that the switch uses, in bytes.
+    pub fn memory(&self) -> u64 {
+        self.switch.memory()
+    }
+
+    /// The processor time that the switch has used.
+    pub fn cpu_time(&self) -> Duration {
+        self.switch.cpu_time()
+    }
+
     /// Has a port receive a frame.
     pub fn receive(&self, port: &str, frame: &[u8]) {
-        let hex: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
-        self.control(&["netdev-dummy/receive", port, &hex]);
+        self.receive_all(port, &[frame]);
+    }
+
+    /// Has a port receive frames, one after the other.
+    pub fn receive_all(&self, port: &str, frames: &[impl AsRef<[u8]>]) {
+        let hex = |frame: &[u8]| frame.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let frames: Vec<_> = frames.iter().map(|frame| hex(frame.as_ref())).collect();
+        let args: Vec<_> = ["netdev-dummy/receive", port].into_iter().chain(frames.iter().map(String::as_str)).collect();
+        self.control(&args);
+    }
+
+    /// Has its datapath forget what it has cached of rules that there are no more, which it would use for up to half a second otherwise.
+    pub fn forget(&self) {
+        self.control(&["revalidator/purge"]);
+    }
+
+    /// Has it do something with `ovs-vsctl`.
+    pub fn configure(&self, args: &[&str]) {
+        let database = format!("--db=unix:{}", self.dir.path().join("db.sock").display());
+        succeed(command(self.dir.path(), "ovs-vsctl").args([&database, "--timeout=60"]).args(args));
     }
 
     /// Has it count all that it has forwarded.
@@ -77,7 +106,8 @@ impl OpenVSwitch {
         self.control(&["revalidator/wait"]);
     }
 
-    fn control(&self, args: &[&str]) {
+    /// Has it do something with `ovs-appctl`.
+    pub fn control(&self, args: &[&str]) {
         let control = self.dir.path().join("switch.ctl");
         succeed(command(self.dir.path(), "ovs-appctl").arg("-t").arg(control).args(args));
     }

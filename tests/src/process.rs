@@ -110,6 +110,11 @@ impl Process {
         self.family().into_iter().map(|id| 1024 * kibibytes(id)).sum()
     }
 
+    /// How many file descriptors it has open, with what it started.
+    pub fn descriptors(&self) -> usize {
+        self.family().into_iter().map(|id| fs::read_dir(format!("/proc/{id}/fd")).map_or(0, Iterator::count)).sum()
+    }
+
     /// The processor time that it has used, with what it started.
     pub fn cpu_time(&self) -> Duration {
         let nanoseconds = |id: u32| -> u64 {

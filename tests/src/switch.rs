@@ -110,6 +110,11 @@ impl Switch {
         self.process.memory()
     }
 
+    /// How many file descriptors the switch has open.
+    pub fn descriptors(&self) -> usize {
+        self.process.descriptors()
+    }
+
     /// What the switch has logged since it was started last.
     pub fn log(&self) -> String {
         self.process.stderr()

@@ -1,4 +1,4 @@
-//! Where things lie in cargo's target directory: the switch under test and the guest image.
+//! Where things lie in cargo's target directory: the switch under test, the guest image and the controllers.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -30,6 +30,11 @@ pub fn vswitch() -> &'static Path {
         assert!(status.success(), "the workspace does not build");
         profile.join("vswitch")
     })
+}
+
+/// The Python environment of the controllers, if `tests/controllers/setup` made it.
+pub fn controllers() -> PathBuf {
+    profile_dir().1.join("controllers")
 }
 
 /// The directory of the guest image: `vmlinux`, `initramfs.cpio`, and boot snapshots.

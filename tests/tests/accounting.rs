@@ -22,7 +22,7 @@ use datapath::tables::{FlowMod, PortConfig, PortTotals, RuleFilter};
 use datapath::worker::Worker;
 use tests::driver::{Buffer, F_EVENT_IDX, F_INDIRECT, F_MRG_RXBUF, NetHeader};
 use tests::frontend::{F_ALL, F_OFFLOADS, Options};
-use tests::generate::{PORTS, TABLES, flow_mod, frame_of, random_priority, setting, vlan_of};
+use tests::generate::{PORTS, Subject, TABLES, flow_mod, frame_of, random_priority, setting, vlan_of};
 use tests::linear::{LinearPort, LinearSwitch, RuleCounts};
 use tests::offload::{canonical, completed, follows, payload, put_together, tcp, undo_checksum};
 use tests::random::Random;
@@ -55,6 +55,8 @@ impl Controllers for BusyControllers {
     fn give(&mut self, _: &Batch, _: u16, _: &ToController) -> Result<(), DropReason> {
         if self.takes() { Ok(()) } else { Err(DropReason::ControllerQueueFull) }
     }
+
+    fn learn(&mut self, _: PortNo, _: &Arc<FlowMod>) {}
 }
 
 /// A guest and what it did.
@@ -148,7 +150,7 @@ impl History {
                 (ether_type(0x88b5), vec![output(PortNo::CONTROLLER)]),
             ];
             for ((matching, apply), priority) in rules.into_iter().zip(0..) {
-                let instructions = Instructions { apply, ..Instructions::default() };
+                let instructions = Instructions { apply: apply.into(), ..Instructions::default() };
                 let flow_mod = FlowMod { matching, priority, instructions, ..FlowMod::default() };
                 assert!(self.rule_counts.carry_out(&mut self.rig.draft, &flow_mod));
             }
@@ -156,7 +158,7 @@ impl History {
         for _ in 0..if round == 0 { 25 } else { self.random.below(3) } {
             self.priority += 1;
             let rules: Vec<_> = self.rig.draft.rules(&RuleFilter::ALL).cloned().collect();
-            let flow_mod = flow_mod(&mut self.random, &rules, random_priority(self.priority));
+            let flow_mod = flow_mod(&mut self.random, Subject::Usual, &rules, random_priority(self.priority));
             if self.ordered || !uses_normal(&flow_mod) {
                 self.rule_counts.carry_out(&mut self.rig.draft, &flow_mod);
             }
@@ -214,7 +216,7 @@ impl History {
             let random = &mut self.random;
             let payload_len = random.one_of(&[8, 8, 24, 304, 304, 1456, 1456, 4000]);
             let payload = self.serial.to_be_bytes().repeat(payload_len / 8);
-            let mut frame = frame_of(random, &payload);
+            let mut frame = frame_of(random, &payload, &[1, 2, 64]);
             let mut header = NetHeader::default();
             let given = match random.below(100) {
                 0..60 => Given::Frame(frame.clone()),
@@ -469,8 +471,9 @@ fn options(random: &mut Random) -> Options {
 }
 
 fn uses_normal(flow_mod: &FlowMod) -> bool {
-    let normal = |action: &OfAction| matches!(action, OfAction::Output { port: PortNo::NORMAL, .. });
-    flow_mod.instructions.apply.iter().chain(&flow_mod.instructions.write).any(normal)
+    let mut found = false;
+    flow_mod.instructions.each_action(&mut |action| found |= action.port() == Some(PortNo::NORMAL));
+    found
 }
 
 /// Cuts `len` bytes into a few buffers.

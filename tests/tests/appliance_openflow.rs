@@ -1,62 +1,14 @@
 //! OpenFlow through the running program: its listeners, and controllers that it connects to.
 
-use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use serde_json::json;
 use tests::frontend::{Guest, Options};
+use tests::openflow::*;
 use tests::process::{PATIENCE, until};
 use tests::switch::Switch;
-
-const HELLO: u8 = 0;
-const ECHO_REQUEST: u8 = 2;
-const FEATURES_REQUEST: u8 = 5;
-const FEATURES_REPLY: u8 = 6;
-const PACKET_IN: u8 = 10;
-const FLOW_REMOVED: u8 = 11;
-const PORT_STATUS: u8 = 12;
-const PACKET_OUT: u8 = 13;
-
-/// A controller's end of a connection, as simple as can be.
-struct Controller<S>(S);
-
-impl<S: Read + Write> Controller<S> {
-    /// Says hello and hears it.
-    fn greet(stream: S) -> Self {
-        let mut controller = Self(stream);
-        controller.send(HELLO, &[]);
-        assert_eq!(controller.receive().expect("hello").0, HELLO);
-        controller
-    }
-
-    fn send(&mut self, kind: u8, body: &[u8]) {
-        let length = (8 + body.len() as u16).to_be_bytes();
-        let message = [&[4, kind, length[0], length[1], 0, 0, 0, 9], body].concat();
-        self.0.write_all(&message).expect("the switch reads");
-    }
-
-    /// The type and body of the next message; `None` at the end of the connection.
-    fn receive(&mut self) -> Option<(u8, Vec<u8>)> {
-        let mut header = [0; 8];
-        self.0.read_exact(&mut header).ok()?;
-        let mut body = vec![0; usize::from(u16::from_be_bytes([header[2], header[3]])) - 8];
-        self.0.read_exact(&mut body).ok()?;
-        Some((header[1], body))
-    }
-
-    /// The body of the next message of this type.
-    fn wait_for(&mut self, kind: u8) -> Vec<u8> {
-        loop {
-            let (received, body) = self.receive().expect("the connection is there");
-            match received {
-                _ if received == kind => return body,
-                ECHO_REQUEST => self.send(ECHO_REQUEST + 1, &body),
-                _ => {}
-            }
-        }
-    }
-}
 
 #[test]
 fn a_controller_is_connected_to_and_tried_again() {
@@ -80,6 +32,130 @@ fn a_controller_is_connected_to_and_tried_again() {
             assert_eq!((controller[0], &controller[8..12]), (0, &[0, 0, 0, 1][..]));
         }
         switch.ctl(&["port", "del", "vm1"]);
+    }
+    switch.stop();
+}
+
+#[test]
+fn lost_controllers_are_stood_in_for_unless_the_switch_is_secure() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let unix = dir.path().join("controller.sock");
+    let config = dir.path().join("config.toml").display().to_string();
+    let text = format!("[openflow]\ncontrollers = ['unix:{}']\ninactivity-probe-s = 1\nmax-backoff-s = 1\n", unix.display());
+    std::fs::write(&config, text).expect("written");
+    let start = |fail_mode| {
+        let ports = ["--port", "vm1=vhost-user:vm1.sock", "--port", "vm2=vhost-user:vm2.sock"];
+        let switch = Switch::start(&[&["--config", &config, "--fail-mode", fail_mode], &ports[..]].concat());
+        let guests = ["vm1.sock", "vm2.sock"].map(|name| Guest::connect(&switch.path(name), Options::default()).expect("a guest"));
+        (switch, guests)
+    };
+    let (secure, [mut secure_one, mut secure_two]) = start("secure");
+    let (standalone, [mut one, mut two]) = start("standalone");
+    let frame: Vec<u8> = (0..100).collect();
+    until(PATIENCE, "the switch becomes a learning switch", || {
+        one.send(0, [frame.as_slice()]);
+        (!two.receive(0).is_empty()).then_some(())
+    });
+    assert!(standalone.ofctl("dump-flows", &[]).contains("priority=65535 actions=NORMAL"));
+    // The secure one, which has waited for longer, still drops all.
+    let frames = until(PATIENCE, "the secure switch drops a frame", || {
+        secure_one.send(0, [frame.as_slice()]);
+        let port = secure.ctl_json(&["port", "show", "vm1"]);
+        (port["drops"]["no-match"].as_u64() > Some(0)).then(|| port["forwarded"].clone())
+    });
+    assert_eq!((frames, secure_two.receive(0).len()), (json!(0), 0));
+
+    // Once there is a controller, its rules are what counts, and there are none.
+    let listener = UnixListener::bind(&unix).expect("bound");
+    let controllers = [(); 2].map(|()| Controller::greet(listener.accept().expect("the switch connects").0));
+    until(PATIENCE, "the rule is gone", || (!standalone.ofctl("dump-flows", &[]).contains("NORMAL")).then_some(()));
+    drop(controllers);
+    standalone.stop();
+    secure.stop();
+}
+
+#[test]
+fn connections_are_shown() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let unix = dir.path().join("controller.sock");
+    let listener = UnixListener::bind(&unix).expect("bound");
+    let (there, away) = (format!("unix:{}", unix.display()), "tcp:127.0.0.1:1");
+    let switch = Switch::start(&["--controller", &there, "--controller", away]);
+    let mut controller = Controller::greet(listener.accept().expect("the switch connects").0);
+    // OFPCR_ROLE_MASTER, generation 1.
+    controller.send(ROLE_REQUEST, &[0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+    controller.wait_for(ROLE_REQUEST + 1);
+    let mut tool = Controller::greet(UnixStream::connect(switch.path("br0.mgmt")).expect("connected"));
+    tool.send(ECHO_REQUEST, &[]);
+    tool.wait_for(ECHO_REQUEST + 1);
+
+    let shown = until(PATIENCE, "the second controller was tried", || {
+        let shown = switch.ctl_json(&["connections"]);
+        shown[1]["last_error"].is_string().then_some(shown)
+    });
+    let [first, second, third] = &shown.as_array().expect("a list")[..] else { panic!("{shown}") };
+    let no_packet_ins = json!({"sent": 0, "queued": 0, "dropped": {}});
+    let expected = json!({
+        "kind": "controller", "target": there, "peer": "unix", "state": "active", "version": "1.3", "role": "master",
+        "connected_s": first["connected_s"], "messages_in": 2, "messages_out": 2, "packet_ins": no_packet_ins,
+        "last_error": null, "next_attempt_s": null,
+    });
+    assert_eq!(*first, expected);
+    assert!(first["connected_s"].as_u64().is_some_and(|seconds| seconds < 1000), "{first}");
+    assert_eq!((&second["target"], &second["state"], &second["role"]), (&json!(away), &json!("backoff"), &json!(null)), "{second}");
+    assert_eq!(second["last_error"], "can't connect: Connection refused (os error 111)");
+    assert!(second["next_attempt_s"].as_u64().is_some_and(|seconds| seconds <= 8), "{second}");
+    let target = format!("punix:{}", switch.path("br0.mgmt").display());
+    assert_eq!((&third["kind"], &third["target"], &third["state"]), (&json!("listener"), &json!(target), &json!("active")), "{third}");
+
+    let table = switch.ctl(&["connections"]);
+    assert_eq!(table.lines().count(), 4, "{table}");
+    assert!(table.lines().nth(2).expect("the second").contains("Connection refused"), "{table}");
+
+    // One that leaves is tried again, and what went wrong is still told.
+    drop(controller);
+    let _again = Controller::greet(listener.accept().expect("the switch connects").0);
+    let shown = until(PATIENCE, "it is connected again", || {
+        let shown = switch.ctl_json(&["connections"]);
+        (shown[0]["state"] == "active").then_some(shown)
+    });
+    assert_eq!((&shown[0]["last_error"], &shown[0]["role"]), (&json!("the peer closed the connection"), &json!("equal")), "{shown}");
+    switch.stop();
+}
+
+#[test]
+fn packet_ins_come_by_the_rate_and_are_accounted_for() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let tcp = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let config = dir.path().join("config.toml");
+    let controllers = format!("controllers = ['tcp:{}']", tcp.local_addr().expect("an address"));
+    std::fs::write(&config, format!("[openflow]\n{controllers}\npacket-in-rate = 100\npacket-in-burst = 10\n")).expect("written");
+    let config = config.display().to_string();
+    let switch = Switch::start(&["--config", &config, "--fail-mode", "secure", "--port", "vm1=vhost-user:vm1.sock"]);
+    let mut controller = Controller::greet(tcp.accept().expect("the switch connects").0);
+    let mut guest = Guest::connect(&switch.path("vm1.sock"), Options::default()).expect("a guest");
+    switch.ofctl("add-flow", &["priority=0,actions=CONTROLLER:65535"]);
+    let frame = [3; 1000];
+    let mut sent = 0;
+    while sent < 2000 {
+        sent += guest.send(0, std::iter::repeat_n(frame.as_slice(), 100)) as u64;
+        guest.transmitter(0).reclaim();
+    }
+    // What waits comes in the end; the rest is counted, on the port or on the connection.
+    let connection = until(PATIENCE, "nothing waits any more", || {
+        let connection = switch.ctl_json(&["connections"])[0].clone();
+        let port = switch.ctl_json(&["port", "show", "vm1"]);
+        (port["rx_frames"] == sent && connection["packet_ins"]["queued"] == 0).then_some(connection)
+    });
+    let packet_ins = &connection["packet_ins"];
+    let number = |value: &serde_json::Value| value.as_u64().unwrap_or_default();
+    let (delivered, overrun) = (number(&packet_ins["sent"]), number(&packet_ins["dropped"]["queue-full"]));
+    let port = switch.ctl_json(&["port", "show", "vm1"]);
+    assert_eq!(delivered + overrun, number(&port["to_controller"]), "{connection}, {port}");
+    // At least the burst and what may wait of one port.
+    assert!(delivered >= 100, "{connection}");
+    for _ in 0..delivered {
+        assert!(controller.wait_for(PACKET_IN).ends_with(&frame));
     }
     switch.stop();
 }

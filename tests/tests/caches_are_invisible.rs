@@ -15,7 +15,7 @@ use datapath::port::{DummyPort, PortNo, Share};
 use datapath::tables::{FlowMod, MacTable, Port, PortConfig, PortCounters, PortTotals, RuleFilter, Tables};
 use datapath::translate::{Scratch, translate};
 use datapath::worker::{Published, Worker, WorkerSettings};
-use tests::generate::{PORTS, flow_mod, frame, random_priority, setting, vlan_of};
+use tests::generate::{PORTS, Subject, flow_mod, frame, group_mod, random_priority, setting, vlan_of};
 use tests::linear::{LinearPort, LinearSwitch, RuleCounts, RuleId};
 use tests::random::Random;
 
@@ -27,6 +27,8 @@ impl Controllers for CountingControllers {
         self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         Ok(())
     }
+
+    fn learn(&mut self, _: PortNo, _: &Arc<FlowMod>) {}
 }
 
 /// A worker with its ports and tables.
@@ -69,13 +71,28 @@ impl World {
 
     /// Carries a flow-mod out, if the tables take it.
     fn flow_mod(&mut self, flow_mod: &FlowMod) -> bool {
+        self.change(|tables| tables.flow_mod(flow_mod, 0).is_ok())
+    }
+
+    /// Carries any change to the tables out, and says whether they took it.
+    fn change(&mut self, change: impl FnOnce(&mut Tables) -> bool) -> bool {
         self.worker.settle();
-        if !self.rule_counts.carry_out(&mut self.draft, flow_mod) {
+        if !self.rule_counts.change(&mut self.draft, change) {
             return false;
         }
         self.published.publish(self.draft.clone());
         self.worker.take_up();
         true
+    }
+
+    /// The frames that each group, and each of its buckets, got.
+    fn group_counts(&mut self) -> HashMap<(u32, Option<usize>), u64> {
+        self.worker.settle();
+        let counts = self.draft.groups().flat_map(|group| {
+            let buckets = group.buckets.iter().enumerate().map(|(at, bucket)| ((group.id, Some(at)), bucket.counters.frames()));
+            std::iter::once(((group.id, None), group.counters.frames())).chain(buckets).collect::<Vec<_>>()
+        });
+        counts.filter(|(_, frames)| *frames > 0).collect()
     }
 
     /// Lets `frames` come in through `port`, and returns what came out of each port.
@@ -132,6 +149,26 @@ impl World {
     }
 }
 
+/// Changes groups, or lets a port that some may watch go down or up.
+fn change_groups(random: &mut Random, cached: &mut World, uncached: &mut World, reference: &mut LinearSwitch) {
+    let number = PortNo(random.below(u64::from(PORTS)) as u32 + 1);
+    let up = random.once_in(2);
+    for world in [&mut *cached, &mut *uncached] {
+        assert!(world.change(|tables| tables.set_link(number, up).is_ok()));
+    }
+    reference.port(number).link_up = up;
+    for _ in 0..1 + random.below(4) {
+        let change = group_mod(random);
+        let done = cached.change(|tables| tables.group_mod(&change, 0).is_ok());
+        assert_eq!(done, uncached.change(|tables| tables.group_mod(&change, 0).is_ok()));
+        if done {
+            reference.group_counts.retain(|(group, _), _| *group != change.group);
+        }
+    }
+    reference.groups = cached.draft.groups().cloned().collect();
+    reference.rules = cached.draft.rules(&RuleFilter::ALL).cloned().collect();
+}
+
 /// One history of rules and frames. Returns the number of frames.
 fn history(seed: u64) -> usize {
     let mut random = Random::new(seed);
@@ -143,21 +180,25 @@ fn history(seed: u64) -> usize {
     };
     let mut cached = World::new(limits);
     let mut uncached = World::new(CacheLimits { megaflows: 0, ..limits });
+    let subject = random.one_of(&[Subject::Usual, Subject::All]);
     let mut reference = LinearSwitch::new((1..=PORTS).map(|no| LinearPort::new(PortNo(no), vlan_of(no))).collect());
     let (mut frames, mut now, mut priority) = (0, 0, 0);
     // A table-miss rule in most histories, so that frames get further than the first table.
-    let mut pool: Vec<_> = (0..40).map(|_| frame(&mut random)).collect();
+    let mut pool: Vec<_> = (0..40).map(|_| frame(&mut random, subject)).collect();
     for round in 0..60 {
         for _ in 0..if round == 0 { 25 } else { random.below(3) } {
             priority += 1;
-            let flow_mod = flow_mod(&mut random, &reference.rules, random_priority(priority));
+            let flow_mod = flow_mod(&mut random, subject, &reference.rules, random_priority(priority));
             assert_eq!(cached.flow_mod(&flow_mod), uncached.flow_mod(&flow_mod));
             reference.rules = cached.draft.rules(&RuleFilter::ALL).cloned().collect();
+        }
+        if subject == Subject::All && (round == 0 || random.once_in(4)) {
+            change_groups(&mut random, &mut cached, &mut uncached, &mut reference);
         }
         let port = random.below(u64::from(PORTS)) as u32 + 1;
         let room: Vec<_> = (0..PORTS).map(|_| random.one_of(&[usize::MAX, usize::MAX, 7])).collect();
         let replaced = random.below(pool.len() as u64) as usize;
-        pool[replaced] = frame(&mut random);
+        pool[replaced] = frame(&mut random, subject);
         // Frames of a flow mostly come one after the other.
         let mut current = random.one_of(&pool);
         let batch: Vec<_> = (0..random.below(40))
@@ -185,7 +226,15 @@ fn history(seed: u64) -> usize {
         for (name, world) in [("cached", &mut cached), ("uncached", &mut uncached)] {
             let sent = world.forward(port, &batch, &room, now);
             for (no, (sent, expected)) in sent.iter().zip(&expected).enumerate() {
-                assert_eq!(sent, expected, "seed {seed}, round {round}: the {name} switch sent something else to port {}", no + 1);
+                let heads =
+                    |frames: &[Vec<u8>]| frames.iter().map(|frame| format!("{:02x?}", &frame[..frame.len().min(64)])).collect::<Vec<_>>();
+                assert!(
+                    sent == expected,
+                    "seed {seed}, round {round}: to port {} the {name} switch sent\n{:#?}\nand not\n{:#?}",
+                    no + 1,
+                    heads(sent),
+                    heads(expected)
+                );
             }
             let given = world.to_controller.swap(0, std::sync::atomic::Ordering::Relaxed);
             assert_eq!(given, controller, "seed {seed}, round {round}: frames the {name} switch gave to controllers");
@@ -202,6 +251,9 @@ fn history(seed: u64) -> usize {
     let counts = cached.counts();
     assert_eq!(counts, uncached.counts(), "seed {seed}: rules count the same");
     assert_eq!(counts, reference.counts, "seed {seed}: rules count each frame once for each time it matched");
+    let groups = cached.group_counts();
+    assert_eq!(groups, uncached.group_counts(), "seed {seed}: groups count the same");
+    assert_eq!(groups, reference.group_counts, "seed {seed}: groups count each frame that they and their buckets get");
     assert_eq!(cached.worker.stats().audit_mismatches, 0);
     frames
 }

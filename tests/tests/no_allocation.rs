@@ -5,10 +5,8 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use datapath::action::{Controllers, ToController};
+use datapath::action::NoControllers;
 use datapath::cache::CacheLimits;
-use datapath::drops::DropReason;
-use datapath::frame::Batch;
 use datapath::key::{Field, Match};
 use datapath::port::PortNo;
 use datapath::tables::instruction::{Instructions, OfAction};
@@ -55,14 +53,6 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-struct NoControllers;
-
-impl Controllers for NoControllers {
-    fn give(&mut self, _: &Batch, _: u16, _: &ToController) -> Result<(), DropReason> {
-        Err(DropReason::NoController)
-    }
-}
-
 const BATCH: usize = 32;
 const WARM_UP: usize = 100;
 const BATCHES: usize = 1000;
@@ -78,7 +68,7 @@ fn expect_quiet_breaths(name: &str, actions: Vec<OfAction>, copies: usize, frame
     for (matching, apply) in
         [(Match::ANY, vec![output(PortNo::NORMAL)]), (Match::ANY.with(Field::InPort, 1).with(Field::EthType, 0x0800), actions)]
     {
-        let instructions = Instructions { apply, ..Instructions::default() };
+        let instructions = Instructions { apply: apply.into(), ..Instructions::default() };
         let flow_mod = FlowMod { matching, priority: u16::from(matching != Match::ANY), instructions, ..FlowMod::default() };
         rig.draft.flow_mod(&flow_mod, 0).expect("a good rule");
     }

@@ -1,4 +1,4 @@
-//! `ovs-ofctl` prints the same of this switch as of Open vSwitch, but for what `docs/ovs-ofctl.md` explains.
+//! `ovs-ofctl` prints the same of this switch as of Open vSwitch, in each version of OpenFlow, but for what `docs/ovs-ofctl.md` explains.
 //!
 //! Each command goes to both, and what it prints is compared line by line; and so are the frames that come out of the ports, the counters
 //! after them, and what a monitor prints meanwhile. What differs must stand in a ```` ```diff ```` block of that
@@ -18,10 +18,13 @@ use tests::switch::Switch;
 
 const EXPLAINED: &str = include_str!("../../docs/ovs-ofctl.md");
 const COMMANDS: &str = include_str!("ofctl/commands.txt");
-const FILES: [(&str, &str); 3] = [
-    ("flows.txt", include_str!("ofctl/flows.txt")),
+const COMMANDS_10: &str = include_str!("ofctl/commands10.txt");
+const FLOWS: &str = include_str!("ofctl/flows.txt");
+const FILES: [(&str, &str); 4] = [
+    ("flows10.txt", include_str!("ofctl/flows10.txt")),
     ("few.txt", include_str!("ofctl/few.txt")),
     ("meet.txt", include_str!("ofctl/meet.txt")),
+    ("meet10.txt", include_str!("ofctl/meet10.txt")),
 ];
 const PORTS: [&str; 3] = ["vm1", "vm2", "vm3"];
 /// Where `packet-out` says that a frame is from, and what is to be done with it. Each brings one packet-in.
@@ -44,8 +47,42 @@ const COUNTERS: [&str; 7] = [
     "dump-ports",
     "dump-ports vm2",
 ];
-/// OFPT_SET_ASYNC that asks for packet-ins, port-status and flow-removed for every reason.
-const SET_ASYNC: &str = "041c002000000009000000070000000000000007000000000000000f00000000";
+/// A version of OpenFlow that both switches are asked in.
+struct Version {
+    /// What `ovs-ofctl` calls it.
+    name: &'static str,
+    /// The heading of the part of the document that explains its differences.
+    heading: &'static str,
+    /// The commands that are compared.
+    commands: &'static [&'static str],
+    /// What the version has no words for: lines of `flows.txt` that have all of the words of one of these are left out.
+    unsayable: &'static [&'static [&'static str]],
+    /// The file with the rules that frames meet.
+    meet: &'static str,
+    /// The format of packet-ins that a monitor asks for.
+    packet_ins: &'static str,
+    /// A message that asks for packet-ins, port-status and flow-removed for every reason.
+    set_async: &'static str,
+}
+
+const OPENFLOW_13: Version = Version {
+    name: "OpenFlow13",
+    heading: "# OpenFlow 1.3",
+    commands: &[COMMANDS],
+    unsayable: &[],
+    meet: "@meet.txt",
+    packet_ins: "standard",
+    set_async: "041c002000000009000000070000000000000007000000000000000f00000000",
+};
+const OPENFLOW_10: Version = Version {
+    name: "OpenFlow10",
+    heading: "# OpenFlow 1.0",
+    commands: &[COMMANDS, COMMANDS_10],
+    unsayable: &[&["push_vlan"], &["reset_counts"], &["no_packet_counts"], &["no_byte_counts"], &["write_metadata", "goto_table"]],
+    meet: "@meet10.txt",
+    packet_ins: "nxt_packet_in2",
+    set_async: "01040028000000090000232000000013000000070000000000000007000000000000000f00000000",
+};
 const DATAPATH_ID: &str = "00000000000000ab";
 
 /// What differs, by command: lines of Open vSwitch only begin with `-`, our own ones with `+`.
@@ -53,6 +90,7 @@ type Differences = BTreeMap<String, Vec<String>>;
 
 /// Both switches.
 struct Both {
+    version: Version,
     open_vswitch: OpenVSwitch,
     switch: Switch,
     guests: Vec<Guest>,
@@ -61,7 +99,7 @@ struct Both {
 }
 
 impl Both {
-    fn start() -> Option<Both> {
+    fn start(version: Version) -> Option<Both> {
         let open_vswitch = OpenVSwitch::start(DATAPATH_ID, &PORTS)?;
         let ports = PORTS.map(|port| format!("{port}=vhost-user:{port}.sock"));
         let mut args = vec!["--fail-mode", "secure", "--datapath-id", DATAPATH_ID];
@@ -74,10 +112,16 @@ impl Both {
             list.as_array().expect("a list").iter().all(|port| port["link"] == "up").then_some(())
         });
         let dir = tempfile::tempdir().expect("there is room for a temporary directory");
-        for (name, text) in FILES {
+        let without = |unsayable: &[&[&str]]| -> String {
+            let sayable = |line: &&str| !unsayable.iter().any(|words| words.iter().all(|word| line.contains(word)));
+            FLOWS.split_inclusive('\n').filter(sayable).collect()
+        };
+        // `ovs-ofctl` can't read what Open vSwitch says of rules of OpenFlow 1.3 that write metadata, in OpenFlow 1.0.
+        let (flows, flows_13) = (without(version.unsayable), without(&[&["write_metadata"]]));
+        for (name, text) in FILES.into_iter().chain([("flows.txt", flows.as_str()), ("flows13.txt", &flows_13)]) {
             fs::write(dir.path().join(name), text).expect("the directory takes files");
         }
-        Some(Both { open_vswitch, switch, guests, dir, differences: Differences::new() })
+        Some(Both { version, open_vswitch, switch, guests, dir, differences: Differences::new() })
     }
 
     /// The sockets of Open vSwitch and of the switch.
@@ -92,7 +136,7 @@ impl Both {
             let target = format!("unix:{}", socket.display());
             let (options, words): (Vec<_>, Vec<_>) = command.split(' ').partition(|word| word.starts_with("--"));
             let mut ofctl = Command::new("ovs-ofctl");
-            ofctl.args(["-O", "OpenFlow13", "--timeout=60", "-vconsole:off"]).args(options).args([words[0], &target]);
+            ofctl.args(["-O", self.version.name, "--timeout=60", "-vconsole:off"]).args(options).args([words[0], &target]);
             ofctl.args(words[1..].iter().map(|word| match word.strip_prefix('@') {
                 Some(name) => self.dir.path().join(name).display().to_string(),
                 None => (*word).to_owned(),
@@ -113,10 +157,10 @@ impl Both {
             let control = dir.join(format!("{name}.ctl"));
             let args = [
                 "-O",
-                "OpenFlow13",
+                self.version.name,
                 "-vconsole:off",
                 &format!("--unixctl={}", control.display()),
-                "-Pstandard",
+                &format!("-P{}", self.version.packet_ins),
                 "monitor",
                 &target,
                 "65534",
@@ -190,10 +234,10 @@ fn said(output: &Output, target: &str) -> String {
     if output.status.success() { text } else { format!("{text}{}\n", output.status) }
 }
 
-/// A line without what is another in each run: durations, and the ports' Ethernet addresses.
+/// A line without what is another in each run: durations and ages, and the ports' Ethernet addresses.
 fn normalise(line: &str) -> String {
     let mut line = line.to_owned();
-    for (name, ends) in [("duration", [',', ' ']), ("addr:", [' ', ' '])] {
+    for (name, ends) in [("duration", [',', ' ']), ("idle_age=", [',', ' ']), ("hard_age=", [',', ' ']), ("addr:", [' ', ' '])] {
         if let Some(start) = line.find(name).map(|at| at + name.len()) {
             let length = line[start..].find(ends).unwrap_or(line.len() - start);
             line.replace_range(start..start + length, "...");
@@ -228,12 +272,13 @@ fn difference(theirs: &[String], ours: &[String]) -> Vec<String> {
     lines
 }
 
-/// The differences that the document explains.
-fn explained() -> Differences {
+/// The differences that the document explains under a heading.
+fn explained(heading: &str) -> Differences {
     let mut explained = Differences::new();
     let mut command = None;
     let mut inside = false;
-    for line in EXPLAINED.lines() {
+    let part = EXPLAINED.lines().skip_while(|line| *line != heading).skip(1);
+    for line in part.take_while(|line| !line.starts_with("# ")) {
         if line.starts_with("```") {
             inside = line == "```diff";
             command = None;
@@ -253,15 +298,25 @@ fn show(differences: &Differences) -> String {
 }
 
 #[test]
-fn ofctl_prints_what_it_prints_of_open_vswitch() {
-    let Some(mut both) = Both::start() else { return };
-    for command in COMMANDS.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+fn ofctl_prints_what_it_prints_of_open_vswitch_in_openflow_13() {
+    compare_in(OPENFLOW_13);
+}
+
+#[test]
+fn ofctl_prints_what_it_prints_of_open_vswitch_in_openflow_10() {
+    compare_in(OPENFLOW_10);
+}
+
+fn compare_in(version: Version) {
+    let Some(mut both) = Both::start(version) else { return };
+    let commands = both.version.commands.iter().flat_map(|commands| commands.lines());
+    for command in commands.filter(|line| !line.is_empty() && !line.starts_with('#')) {
         both.compare(command);
     }
 
     meet_frames(&mut both);
 
-    let (mut found, mut explained) = (both.differences, explained());
+    let (mut found, mut explained) = (both.differences, explained(both.version.heading));
     found.retain(|command, lines| explained.get(command) != Some(lines) || explained.remove(command).is_none());
     assert!(
         found.is_empty() && explained.is_empty(),
@@ -274,16 +329,16 @@ fn ofctl_prints_what_it_prints_of_open_vswitch() {
 /// Frames from the ports and from `packet-out`: where they come out, what a monitor sees, and what is counted.
 fn meet_frames(both: &mut Both) {
     both.compare("del-flows");
-    both.compare("add-flows @meet.txt");
+    both.compare(&format!("add-flows {}", both.version.meet));
     let monitors = both.monitor();
     // Nobody is told of an invalid TTL who does not ask.
-    assert!(monitors.iter().all(|monitor| monitor.control(&["ofctl/send", SET_ASYNC])), "the monitors are there");
+    assert!(monitors.iter().all(|monitor| monitor.control(&["ofctl/send", both.version.set_async])), "the monitors are there");
 
     let (udp, tcp) = (udp(64), tcp());
     let tagged = [&udp[..12], &[0x81, 0, 0x60, 9], &udp[12..]].concat();
     let long = [&udp[..12], &[0x12, 0x34], &[0x5a; 1000]].concat();
     for (port, frame) in [(0, &udp), (0, &self::udp(1)), (0, &tcp), (0, &long), (1, &tcp), (2, &tagged), (2, &udp)] {
-        both.seen(&monitors, "OFPT_PACKET_IN", |both| {
+        both.seen(&monitors, "_PACKET_IN", |both| {
             both.open_vswitch.receive(PORTS[port], frame);
             assert_eq!(both.guests[port].send(0, [&frame[..]]), 1);
         });
@@ -291,7 +346,7 @@ fn meet_frames(both: &mut Both) {
     let packet: String = udp.iter().map(|byte| format!("{byte:02x}")).collect();
     for (in_port, actions) in PACKET_OUTS {
         let command = format!("packet-out in_port={in_port},packet={packet},actions={actions}");
-        both.seen(&monitors, "OFPT_PACKET_IN", |both| both.compare(&command));
+        both.seen(&monitors, "_PACKET_IN", |both| both.compare(&command));
     }
     both.compare_frames();
     both.open_vswitch.settle();
@@ -300,9 +355,9 @@ fn meet_frames(both: &mut Both) {
     }
 
     both.compare("mod-port vm3 no-flood");
-    both.seen(&monitors, "OFPT_PORT_STATUS", |both| both.compare("mod-port vm3 no-packet-in"));
-    both.seen(&monitors, "OFPT_FLOW_REMOVED", |both| both.compare("del-flows cookie=0x77/-1"));
-    both.seen(&monitors, "OFPT_FLOW_REMOVED", |both| both.compare("add-flow table=9,cookie=5,hard_timeout=1,send_flow_rem,actions=drop"));
+    both.seen(&monitors, "_PORT_STATUS", |both| both.compare("mod-port vm3 no-packet-in"));
+    both.seen(&monitors, "_FLOW_REMOVED", |both| both.compare("del-flows cookie=0x77/-1"));
+    both.seen(&monitors, "_FLOW_REMOVED", |both| both.compare("add-flow table=9,cookie=5,hard_timeout=1,send_flow_rem,actions=drop"));
     assert!(monitors.iter().all(|monitor| monitor.control(&["ofctl/barrier"])), "the monitors are there");
     both.note("monitor", &monitors[0].said(), &monitors[1].said());
 }

@@ -8,10 +8,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use datapath::action::{Controllers, ToController};
+use datapath::action::NoControllers;
 use datapath::cache::CacheLimits;
-use datapath::drops::DropReason;
-use datapath::frame::Batch;
 use datapath::key::{Field, Match};
 use datapath::port::PortNo;
 use datapath::tables::instruction::{Instructions, OfAction};
@@ -23,14 +21,6 @@ use tests::random::Random;
 use tests::rig::Rig;
 
 const WORKERS: usize = 2;
-
-struct NoControllers;
-
-impl Controllers for NoControllers {
-    fn give(&mut self, _: &Batch, _: u16, _: &ToController) -> Result<(), DropReason> {
-        Err(DropReason::NoController)
-    }
-}
 
 type Job = Box<dyn FnOnce(&mut Worker) + Send>;
 

@@ -37,12 +37,21 @@ pub struct RunArgs {
     /// Add a port, NAME=vhost-user:SOCKET[,client][,queues=N][,mtu=N][,vlan=N][,trunk=A-B][,ofport=N]
     #[arg(long = "port", value_name = "NAME=SPEC", value_parser = parse_port)]
     pub ports: Vec<(Name, PortSpec)>,
-    /// Listen for OpenFlow, ptcp:[PORT][:ADDRESS] or punix:FILE [default: punix:RUN_DIR/SWITCH.mgmt]
+    /// Listen for OpenFlow, ptcp:[PORT][:ADDRESS], pssl:[PORT][:ADDRESS] or punix:FILE [default: punix:RUN_DIR/SWITCH.mgmt]
     #[arg(long, value_name = "TARGET")]
     pub listen: Vec<ListenTarget>,
-    /// Connect to an OpenFlow controller, tcp:HOST[:PORT] or unix:FILE
+    /// Connect to an OpenFlow controller, tcp:HOST[:PORT], ssl:HOST[:PORT] or unix:FILE
     #[arg(long = "controller", value_name = "TARGET")]
     pub controllers: Vec<ControllerTarget>,
+    /// The switch's private key for ssl and pssl targets, as PEM
+    #[arg(long, value_name = "FILE")]
+    pub private_key: Option<PathBuf>,
+    /// The switch's certificate for ssl and pssl targets, as PEM
+    #[arg(long, value_name = "FILE")]
+    pub certificate: Option<PathBuf>,
+    /// The certificates of the CAs that sign the peers' certificates, as PEM
+    #[arg(long, value_name = "FILE")]
+    pub ca_cert: Option<PathBuf>,
     /// Where sockets lie [default: /run/vswitch for root, else $XDG_RUNTIME_DIR/vswitch]
     #[arg(long, value_name = "DIR")]
     pub run_dir: Option<PathBuf>,
@@ -58,7 +67,7 @@ pub struct RunArgs {
     /// The OpenFlow datapath id, 16 hexadecimal digits [default: made from the machine, the run directory and the switch's name]
     #[arg(long, value_name = "HEX16")]
     pub datapath_id: Option<DatapathId>,
-    /// The OpenFlow versions to speak [default: 1.3]
+    /// The OpenFlow versions to offer [default: all that the switch speaks]
     #[arg(long, value_name = "VERSION,...", value_delimiter = ',')]
     pub openflow: Vec<Version>,
     /// Do not confine the switch process; this version never does, so the flag changes nothing
@@ -97,6 +106,8 @@ pub enum CtlCommand {
     },
     /// Show what the workers do and how often each cache hits
     Workers,
+    /// Show the OpenFlow connections, and the controllers that there is none to
+    Connections,
     /// Show every dropped frame's reason
     Drops,
     /// Check a config file
@@ -159,7 +170,7 @@ mod tests {
     fn run_takes_the_flags_of_the_contract() {
         let line = "vswitch run --config c.toml --port vm1=vhost-user:a --port vm2=vhost-user:b,client --listen punix:m --listen ptcp: \
                     --controller tcp:c --run-dir /r --cpus 1,2 --poll busy --fail-mode secure --datapath-id 00000000000000ff \
-                    --openflow 1.3 --no-sandbox";
+                    --openflow 1.3 --private-key k --certificate c --ca-cert a --no-sandbox";
         let cli = Cli::try_parse_from(line.split_whitespace()).expect("valid");
         let Command::Run(run) = cli.command else { panic!("not run") };
         assert_eq!((run.ports.len(), run.listen.len(), run.controllers.len()), (2, 2, 1));
@@ -168,7 +179,7 @@ mod tests {
 
     #[test]
     fn bad_values_are_usage_errors() {
-        for flags in ["--port vm1", "--port a=tap:x", "--poll often", "--datapath-id 1", "--openflow 1.0", "--cpus x", "--controller pssl:"]
+        for flags in ["--port vm1", "--port a=tap:x", "--poll often", "--datapath-id 1", "--openflow 1.1", "--cpus x", "--controller ptcp:"]
         {
             let error = Cli::try_parse_from(["vswitch", "run"].into_iter().chain(flags.split(' '))).expect_err(flags);
             assert_eq!(error.exit_code(), 2, "{flags}");

@@ -9,7 +9,9 @@ use serde_json::Value;
 
 use crate::cli::{ConfigCommand, CtlArgs, CtlCommand, PortCommand, RunArgs};
 use crate::config::{Config, ConfigError, ConfigFile, FileError, Host, RunDir};
-use crate::document::{Answer, Drops, Flow, PortDetails, PortSummary, Request, Worker};
+use crate::document::{Answer, Connection, Drops, Flow, PortDetails, PortSummary, Request, Worker};
+use crate::launcher::open_tls_file;
+use crate::openflow::tls::{Tls, TlsError};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +29,8 @@ pub enum CtlError {
     File(#[from] FileError),
     #[error(transparent)]
     Config(#[from] ConfigError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 /// Carries out one command.
@@ -38,7 +42,8 @@ pub fn run(args: &CtlArgs, run_dir: RunDir) -> Result<(), CtlError> {
         }
         Err(file) => {
             let file = ConfigFile::read(file)?;
-            Config::new(&RunArgs::default(), Some(&file), &Host::this(run_dir))?;
+            let config = Config::new(&RunArgs::default(), Some(&file), &Host::this(run_dir))?;
+            check_tls(&config)?;
             if args.json { "\"ok\"".to_owned() } else { format!("{} is a valid config file", file.path().display()) }
         }
     };
@@ -47,6 +52,12 @@ pub fn run(args: &CtlArgs, run_dir: RunDir) -> Result<(), CtlError> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => Ok(result?),
     }
+}
+
+/// Whether the files that TLS needs, if it does, are good.
+fn check_tls(config: &Config) -> Result<(), TlsError> {
+    let Some(files) = &config.tls else { return Ok(()) };
+    Tls::load(files, |what| open_tls_file(what, files.path(what))).map(drop)
 }
 
 /// What to ask a switch; or the config file to check, which needs none.
@@ -58,6 +69,7 @@ fn request(command: &CtlCommand) -> Result<Request, &Path> {
         CtlCommand::Port(PortCommand::Show { name }) => Request::PortShow { name: name.clone() },
         CtlCommand::Flows { worker } => Request::Flows { worker: *worker },
         CtlCommand::Workers => Request::Workers,
+        CtlCommand::Connections => Request::Connections,
         CtlCommand::Drops => Request::Drops,
         CtlCommand::Reload => Request::Reload,
         CtlCommand::Log { level } => Request::Log { level: level.to_string() },
@@ -122,6 +134,10 @@ fn for_a_person(request: &Request, document: Value) -> Result<String, CtlError> 
                 ]
             }),
         ),
+        Request::Connections => table(
+            &["TARGET", "PEER", "STATE", "VERSION", "ROLE", "SECONDS", "IN", "OUT", "PACKET-INS", "QUEUED", "DROPPED", "LAST ERROR"],
+            parse::<Vec<Connection>>(document)?.into_iter().map(connection_row),
+        ),
         Request::Drops => table(
             &["PORT", "FRAMES", "REASON", "WHICH MEANS"],
             parse::<Vec<Drops>>(document)?.into_iter().map(|drops| vec![drops.port, drops.frames.to_string(), drops.reason, drops.says]),
@@ -132,6 +148,20 @@ fn for_a_person(request: &Request, document: Value) -> Result<String, CtlError> 
         }
         Request::Log { .. } => format!("logging at level {}", parse::<String>(document)?),
     })
+}
+
+fn connection_row(connection: Connection) -> Vec<String> {
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let state = match connection.next_attempt_s {
+        Some(seconds) => format!("{}, {seconds} s left", connection.state),
+        None => connection.state,
+    };
+    let dropped: u64 = connection.packet_ins.dropped.values().sum();
+    let packet_ins = [connection.packet_ins.sent, connection.packet_ins.queued, dropped];
+    let numbers = [[connection.messages_in, connection.messages_out].as_slice(), &packet_ins].concat();
+    let seconds = connection.connected_s.map(|seconds| seconds.to_string());
+    let words = [Some(connection.target), connection.peer, Some(state), connection.version, connection.role, seconds].map(or_dash);
+    [words.into(), numbers.iter().map(u64::to_string).collect(), vec![or_dash(connection.last_error)]].concat()
 }
 
 fn port_text(port: &PortDetails) -> String {

@@ -34,6 +34,8 @@ pub enum Request {
     },
     /// The workers. Answered by a list of [`Worker`].
     Workers,
+    /// The OpenFlow connections, and controllers that there is none to. Answered by a list of [`Connection`].
+    Connections,
     /// What was dropped. Answered by a list of [`Drops`].
     Drops,
     /// Read the config file again. Answered by a list of what was done, in words.
@@ -150,6 +152,47 @@ pub struct Worker {
     pub audits: u64,
     /// Of these, those that came out different; anything but zero is a bug.
     pub audit_mismatches: u64,
+}
+
+/// An OpenFlow connection, or a controller that there is none to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connection {
+    /// `controller` if the switch connects, `listener` if the peer did.
+    pub kind: String,
+    /// The controller's target, or that of the listener.
+    pub target: String,
+    /// Where the peer is: `tcp:ADDRESS:PORT`, `ssl:ADDRESS:PORT` or `unix`.
+    pub peer: Option<String>,
+    /// `backoff` (a pause before the next attempt), `connecting`, `tls-handshake`, `hello` (OpenFlow's is awaited) or `active`.
+    pub state: String,
+    /// The OpenFlow version that is spoken.
+    pub version: Option<String>,
+    /// `equal`, `master` or `slave`.
+    pub role: Option<String>,
+    /// Seconds since the connection began.
+    pub connected_s: Option<u64>,
+    /// Messages that came over it.
+    pub messages_in: u64,
+    /// Messages that were sent over it.
+    pub messages_out: u64,
+    /// Frames for the controller.
+    pub packet_ins: PacketIns,
+    /// Why the last attempt failed, or the last connection ended.
+    pub last_error: Option<String>,
+    /// Seconds until the next attempt.
+    pub next_attempt_s: Option<u64>,
+}
+
+/// What became of the packet-ins of a connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PacketIns {
+    /// Those that were sent.
+    pub sent: u64,
+    /// Those that wait for their turn, by the rate.
+    pub queued: u64,
+    /// Those that were dropped, by reason, where there are any: `congested` (the controller is behind with reading), `queue-full` (more came than the rate
+    /// and the queue allow).
+    pub dropped: BTreeMap<String, u64>,
 }
 
 /// The frames of one port that were dropped for one reason.

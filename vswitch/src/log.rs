@@ -1,7 +1,8 @@
 //! Logging to standard error.
 //!
-//! The level can be changed while the switch runs. What is said about a port is limited: whoever is behind the port may cause it, again and
-//! again, and must not fill the disk with it. A message is about a port if it has a field `port`. What was left out is counted and said later.
+//! The level can be changed while the switch runs. What is said about a port, a listener, a controller or a table is limited: whoever is behind it may cause it,
+//! again and again, and must not fill the disk with it. A message is about one if it has a field of that name. What was left out is counted and
+//! said later.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -20,12 +21,14 @@ use tracing_subscriber::{Layer, Registry};
 
 use crate::config::LogLevel;
 
-/// Messages about one port that may come at once.
+/// What messages are about that others can cause.
+const SUBJECTS: [&str; 4] = ["port", "listener", "controller", "table"];
+/// Messages about one subject that may come at once.
 const BURST: u32 = 30;
 /// How long it takes until one more may come.
 const REFILL: Duration = Duration::from_secs(2);
-/// The most ports that are told apart. Ports come and go by the operator's hand; what is beyond shares one limit.
-const PORTS_MAX: usize = 4096;
+/// The most subjects that are told apart. They come and go by the operator's hand; what is beyond shares one limit.
+const SUBJECTS_MAX: usize = 4096;
 
 static LEVEL: AtomicU8 = AtomicU8::new(LogLevel::Info as u8);
 static LIMITS: LazyLock<Mutex<Limits>> = LazyLock::new(Mutex::default);
@@ -45,8 +48,8 @@ pub fn set_level(level: LogLevel) {
 /// Says how much was left out since it was said last.
 pub fn report_suppressed() {
     let suppressed = LIMITS.lock().unwrap_or_else(PoisonError::into_inner).take_suppressed();
-    for (port, messages) in suppressed {
-        tracing::warn!(messages, "too many messages about port {port}: some were left out");
+    for (subject, messages) in suppressed {
+        tracing::warn!(messages, "too many messages about {subject}: some were left out");
     }
 }
 
@@ -68,29 +71,30 @@ impl Filter<Registry> for Limiter {
     }
 
     fn event_enabled(&self, event: &Event<'_>, _: &Context<'_, Registry>) -> bool {
-        let mut port = PortField(None);
-        event.record(&mut port);
-        port.0.is_none_or(|port| LIMITS.lock().unwrap_or_else(PoisonError::into_inner).allow(port, Instant::now()))
+        let mut subject = Subject(None);
+        event.record(&mut subject);
+        subject.0.is_none_or(|subject| LIMITS.lock().unwrap_or_else(PoisonError::into_inner).allow(subject, Instant::now()))
     }
 }
 
-struct PortField(Option<String>);
+/// What a message is about, such as `port vm1`.
+struct Subject(Option<String>);
 
-impl Visit for PortField {
+impl Visit for Subject {
     fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == "port" {
-            self.0 = Some(value.to_owned());
+        if SUBJECTS.contains(&field.name()) {
+            self.0 = Some(format!("{} {value}", field.name()));
         }
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        if field.name() == "port" {
-            self.0 = Some(format!("{value:?}"));
+        if SUBJECTS.contains(&field.name()) {
+            self.record_str(field, &format!("{value:?}"));
         }
     }
 }
 
-/// How much each port may still cause.
+/// How much each subject may still cause.
 #[derive(Default)]
 struct Limits(HashMap<String, Limit>);
 
@@ -101,9 +105,9 @@ struct Limit {
 }
 
 impl Limits {
-    fn allow(&mut self, port: String, now: Instant) -> bool {
-        let port = if self.0.len() >= PORTS_MAX && !self.0.contains_key(&port) { String::new() } else { port };
-        let limit = self.0.entry(port).or_insert(Limit { left: BURST, refilled: now, suppressed: 0 });
+    fn allow(&mut self, subject: String, now: Instant) -> bool {
+        let subject = if self.0.len() >= SUBJECTS_MAX && !self.0.contains_key(&subject) { "others".to_owned() } else { subject };
+        let limit = self.0.entry(subject).or_insert(Limit { left: BURST, refilled: now, suppressed: 0 });
         let more = now.saturating_duration_since(limit.refilled).as_nanos() / REFILL.as_nanos();
         if more > 0 {
             limit.left = limit.left.saturating_add(u32::try_from(more).unwrap_or(u32::MAX)).min(BURST);
@@ -121,7 +125,7 @@ impl Limits {
 
     fn take_suppressed(&mut self) -> Vec<(String, u64)> {
         let some = self.0.iter_mut().filter(|(_, limit)| limit.suppressed > 0);
-        some.map(|(port, limit)| (port.clone(), std::mem::take(&mut limit.suppressed))).collect()
+        some.map(|(subject, limit)| (subject.clone(), std::mem::take(&mut limit.suppressed))).collect()
     }
 }
 
@@ -130,16 +134,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_port_is_cut_off_and_others_are_not() {
+    fn a_subject_is_cut_off_and_others_are_not() {
         let mut limits = Limits::default();
         let start = Instant::now();
         let allowed =
-            |limits: &mut Limits, port: &str, now, times| (0..times).filter(|_| limits.allow(port.to_owned(), now)).count() as u32;
-        assert_eq!(allowed(&mut limits, "vm1", start, 1000), BURST);
-        assert_eq!(allowed(&mut limits, "vm2", start, 1), 1);
-        assert_eq!(limits.take_suppressed(), [("vm1".to_owned(), 1000 - u64::from(BURST))]);
+            |limits: &mut Limits, subject: &str, now, times| (0..times).filter(|_| limits.allow(subject.to_owned(), now)).count() as u32;
+        assert_eq!(allowed(&mut limits, "port vm1", start, 1000), BURST);
+        assert_eq!(allowed(&mut limits, "port vm2", start, 1), 1);
+        assert_eq!(limits.take_suppressed(), [("port vm1".to_owned(), 1000 - u64::from(BURST))]);
         assert_eq!(limits.take_suppressed(), []);
-        assert_eq!(allowed(&mut limits, "vm1", start + 3 * REFILL, 1000), 3);
-        assert_eq!(allowed(&mut limits, "vm1", start + 1000 * REFILL, 1000), BURST);
+        assert_eq!(allowed(&mut limits, "port vm1", start + 3 * REFILL, 1000), 3);
+        assert_eq!(allowed(&mut limits, "port vm1", start + 1000 * REFILL, 1000), BURST);
     }
 }

@@ -71,7 +71,11 @@ impl Socket {
     }
 
     /// Meets the switch. It is to come within ten seconds, or until `interrupted`.
-    fn meet(&self, interrupted: &AtomicBool) -> io::Result<Connection> {
+    ///
+    /// # Errors
+    ///
+    /// It did not come.
+    pub fn meet(&self, interrupted: &AtomicBool) -> io::Result<Connection> {
         let start = Instant::now();
         loop {
             let result = match self {

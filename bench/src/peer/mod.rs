@@ -9,7 +9,7 @@ mod vswitch;
 mod wire;
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ::tests::process::Process;
 use serde::{Deserialize, Serialize};
@@ -124,6 +124,11 @@ pub struct Spent {
 pub trait Switch {
     /// How the guests reach it. To be asked for once.
     fn ends(&mut self) -> Result<Ends>;
+
+    /// The socket that it speaks OpenFlow on, if it does.
+    fn openflow(&self) -> Option<PathBuf> {
+        None
+    }
 
     /// The process and the thread that forwards, if one does.
     fn forwarder(&self) -> Option<(u32, i32)>;

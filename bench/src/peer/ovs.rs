@@ -128,6 +128,10 @@ impl Switch for Ovs {
         Ok(Ends::Sockets(std::mem::take(&mut self.sockets)))
     }
 
+    fn openflow(&self) -> Option<PathBuf> {
+        Some(self.dir.join("br0.mgmt"))
+    }
+
     fn forwarder(&self) -> Option<(u32, i32)> {
         Some((self.daemon.id(), self.thread))
     }

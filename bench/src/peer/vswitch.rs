@@ -83,6 +83,10 @@ impl Switch for Vswitch {
         Ok(Ends::Sockets(sockets(&self.dir, self.ports, Listener::Switch)?))
     }
 
+    fn openflow(&self) -> Option<PathBuf> {
+        Some(self.run_dir.join("mgmt"))
+    }
+
     fn forwarder(&self) -> Option<(u32, i32)> {
         Some(self.forwarder)
     }

@@ -8,9 +8,8 @@ mod rules;
 use std::sync::{Arc, Mutex};
 
 use ::tests::driver::{DriverRing, F_MRG_RXBUF, F_VERSION_1, NetHeader, Ram, WRITE};
-use datapath::action::{Controllers, ToController};
+use datapath::action::NoControllers;
 use datapath::cache::CacheLimits;
-use datapath::drops::DropReason;
 use datapath::frame::{BATCH, Batch, Offload};
 use datapath::key::{FlowKey, extract};
 use datapath::port::{DummyPort, Output, PortNo, RxQueue, Share, Transmitted};
@@ -242,14 +241,6 @@ impl Output for OneRing {
         let mut transmitted = Transmitted::default();
         self.0.lock().expect("no holder panics").transmit(batch, slots, &mut transmitted);
         transmitted
-    }
-}
-
-struct NoControllers;
-
-impl Controllers for NoControllers {
-    fn give(&mut self, _: &Batch, _: u16, _: &ToController) -> Result<(), DropReason> {
-        Err(DropReason::NoController)
     }
 }
 

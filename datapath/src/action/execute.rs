@@ -1,12 +1,46 @@
 //! Carrying a list of actions out.
 
-use super::{Action, Controllers, Outcome, OutputSets, ToController, set};
+use super::{Action, Controllers, Outcome, OutputSets, ToController, set, tags};
+use crate::Nanos;
 use crate::drops::DropReason;
 use crate::frame::{Batch, Frame};
+use crate::port::PortNo;
+use crate::tables::meter::{Meter, Metered};
+use crate::translate::Continuation;
+
+/// Goes on with frames whose translation was frozen.
+pub trait Resume {
+    /// Finds out what the frame in `slot`, which may be changed, goes on with, and carries it out as [`execute`] does.
+    fn resume(
+        &mut self,
+        continuation: &Continuation,
+        slot: u16,
+        batch: &mut Batch,
+        outputs: &mut OutputSets,
+        controllers: &mut dyn Controllers,
+    ) -> Outcome;
+
+    /// The time.
+    fn now(&self) -> Nanos;
+}
+
+/// For actions with which no frame goes on, at this time.
+#[derive(Clone, Copy, Debug)]
+pub struct Whole(pub Nanos);
+
+impl Resume for Whole {
+    fn resume(&mut self, _: &Continuation, _: u16, _: &mut Batch, _: &mut OutputSets, _: &mut dyn Controllers) -> Outcome {
+        debug_assert!(false, "these actions are the whole translation");
+        Outcome::Dropped(DropReason::TooManyTables)
+    }
+
+    fn now(&self) -> Nanos {
+        self.0
+    }
+}
 
 /// Carries `actions` out on the frame in `slot`: lists it, or duplicates of it, in `outputs`, and gives it to `controllers`.
 /// `reason` is why the frame is dropped if the actions send it nowhere; an action that can't be carried out is a better one, and the last.
-#[inline]
 pub fn execute(
     actions: &[Action],
     reason: DropReason,
@@ -14,24 +48,28 @@ pub fn execute(
     batch: &mut Batch,
     outputs: &mut OutputSets,
     controllers: &mut dyn Controllers,
+    resume: &mut dyn Resume,
 ) -> Outcome {
-    if let [Action::Output(port)] = actions {
-        outputs.push(*port, slot);
-        return Outcome::Forwarded;
-    }
-    // Most other lists begin with what routers do to a frame that is not listed yet.
-    let frame = batch.frame_mut(slot);
-    let network = frame.layout.network.into();
-    let head = frame.head_mut();
-    let routed = actions.iter().take_while(|action| set::route(head, network, action)).count();
-    let actions = &actions[routed..];
-    if let [Action::Output(port)] = actions {
-        outputs.push(*port, slot);
-        return Outcome::Forwarded;
-    }
-    let mut execution = Execution { slot, listed: false, outcome: Outcome::Dropped(reason), batch, outputs, controllers };
+    let mut execution = Execution { slot, listed: false, outcome: Outcome::Dropped(reason), batch, outputs, controllers, resume };
     execution.list(actions);
     execution.outcome
+}
+
+/// Carries out what most lists of actions begin with: what routers do to a frame that is not listed yet, and one output. Returns those that are left to be
+/// [executed](execute); `None` if it was all, and the frame is forwarded.
+#[inline(always)]
+pub fn route<'a>(actions: &'a [Action], slot: u16, batch: &mut Batch, outputs: &mut OutputSets) -> Option<&'a [Action]> {
+    let mut rest = actions;
+    if !matches!(actions, [Action::Output(_)]) {
+        let frame = batch.frame_mut(slot);
+        let network = frame.layout.network.into();
+        let head = frame.head_mut();
+        let routed = actions.iter().take_while(|action| set::route(head, network, action)).count();
+        rest = &actions[routed..];
+    }
+    let [Action::Output(port)] = rest else { return Some(rest) };
+    outputs.push(*port, 0, slot);
+    None
 }
 
 struct Execution<'a> {
@@ -42,6 +80,7 @@ struct Execution<'a> {
     batch: &'a mut Batch,
     outputs: &'a mut OutputSets,
     controllers: &'a mut dyn Controllers,
+    resume: &'a mut dyn Resume,
 }
 
 impl Execution<'_> {
@@ -59,15 +98,18 @@ impl Execution<'_> {
     /// Carries one action out, and says whether to go on.
     fn step(&mut self, action: &Action) -> Result<bool, DropReason> {
         match action {
-            Action::Output(port) => {
-                self.outputs.push(*port, self.slot);
-                self.listed = true;
-                self.outcome = Outcome::Forwarded;
-            }
+            Action::Output(port) => self.output(*port, 0),
+            Action::Enqueue(port, queue) => self.output(*port, *queue),
             Action::Controller(to) => self.give(to),
             Action::Set { field, value, mask } => set::set_field(self.writable()?, *field, *value, *mask)?,
-            Action::PushVlan(tpid) => set::push_vlan(self.writable()?, *tpid)?,
-            Action::PopVlan => set::pop_vlan(self.writable()?)?,
+            Action::PushVlan(tpid) => tags::push_vlan(self.writable()?, *tpid)?,
+            Action::PopVlan => tags::pop_vlan(self.writable()?)?,
+            Action::PushMpls(kind) => tags::push_mpls(self.writable()?, *kind)?,
+            Action::PopMpls(kind) => tags::pop_mpls(self.writable()?, *kind)?,
+            Action::PushPbb => tags::push_pbb(self.writable()?)?,
+            Action::PopPbb => tags::pop_pbb(self.writable()?)?,
+            Action::CopyTtlOut => tags::copy_ttl_out(self.writable()?)?,
+            Action::CopyTtlIn => tags::copy_ttl_in(self.writable()?)?,
             Action::Copy(actions) => {
                 let slot = self.slot;
                 self.listed = true;
@@ -76,29 +118,71 @@ impl Execution<'_> {
                 (self.slot, self.listed) = (slot, true);
             }
             Action::DecTtl { expired } => {
-                if !self.decrement_ttl()? {
-                    match expired {
-                        Some(to) => self.give(to),
-                        None => self.dropped(DropReason::TtlExpired),
-                    }
+                let frame = self.writable()?;
+                let network = frame.layout.network.into();
+                if !set::decrement_ttl(frame.head_mut(), network)? {
+                    self.expired(expired);
                     return Ok(false);
                 }
+            }
+            Action::DecMplsTtl { expired } => {
+                if !tags::decrement_mpls_ttl(self.writable()?)? {
+                    self.expired(expired);
+                    return Ok(false);
+                }
+            }
+            Action::Meter(meter) => return self.meter(&meter.0),
+            Action::Recirculate(continuation) => {
+                // Whatever it goes on with may change it.
+                self.writable()?;
+                match self.resume.resume(&continuation.0, self.slot, self.batch, self.outputs, self.controllers) {
+                    Outcome::Forwarded => self.outcome = Outcome::Forwarded,
+                    Outcome::Controller => self.given(),
+                    Outcome::Dropped(reason) => self.dropped(reason),
+                }
+                // It may be listed now.
+                return Ok(false);
             }
         }
         Ok(true)
     }
 
-    fn decrement_ttl(&mut self) -> Result<bool, DropReason> {
-        let frame = self.writable()?;
-        let network = frame.layout.network.into();
-        set::decrement_ttl(frame.head_mut(), network)
+    fn output(&mut self, port: PortNo, queue: u32) {
+        self.outputs.push(port, queue, self.slot);
+        self.listed = true;
+        self.outcome = Outcome::Forwarded;
+    }
+
+    fn meter(&mut self, meter: &Meter) -> Result<bool, DropReason> {
+        match meter.measure(self.batch.frame(self.slot).len(), self.resume.now()) {
+            Metered::Passes => {}
+            Metered::Dropped => return Err(DropReason::Meter),
+            Metered::Remarked(levels) => set::raise_drop_precedence(self.writable()?, levels)?,
+        }
+        Ok(true)
+    }
+
+    fn expired(&mut self, to: &[ToController]) {
+        if to.is_empty() {
+            self.dropped(DropReason::TtlExpired);
+        }
+        to.iter().for_each(|to| self.give(to));
     }
 
     fn give(&mut self, to: &ToController) {
+        let too_fast = |meter: &Meter| meter.measure(self.batch.frame(self.slot).len(), self.resume.now()) == Metered::Dropped;
+        if to.meter.as_ref().is_some_and(|meter| too_fast(&meter.0)) {
+            return self.dropped(DropReason::Meter);
+        }
         match self.controllers.give(self.batch, self.slot, to) {
-            Ok(()) if self.outcome != Outcome::Forwarded => self.outcome = Outcome::Controller,
-            Ok(()) => {}
+            Ok(()) => self.given(),
             Err(reason) => self.dropped(reason),
+        }
+    }
+
+    fn given(&mut self) {
+        if self.outcome != Outcome::Forwarded {
+            self.outcome = Outcome::Controller;
         }
     }
 

@@ -134,6 +134,32 @@ impl<'a> Ip<'a> {
         }
     }
 
+    /// The IP header at `at`, behind MPLS entries, of which the version is all that tells what it is.
+    pub fn behind_mpls(frame: &'a Frame, at: usize) -> Option<Self> {
+        let header = frame.head().get(at..)?;
+        match header.first()? >> 4 {
+            4 => Ipv4::new_checked(header).map(Self::V4),
+            6 => Ipv6::new_checked(header).map(Self::V6),
+            _ => None,
+        }
+    }
+
+    /// TTL or hop limit.
+    pub fn ttl(&self) -> u8 {
+        match self {
+            Self::V4(ip) => ip.ttl(),
+            Self::V6(ip) => ip.hop_limit(),
+        }
+    }
+
+    /// TOS or traffic class.
+    pub fn tos(&self) -> u8 {
+        match self {
+            Self::V4(ip) => ip.tos(),
+            Self::V6(ip) => ip.traffic_class(),
+        }
+    }
+
     /// If it is a fragment, its offset in units of eight bytes, and `None` else.
     pub fn fragment(&self, frame: &Frame) -> Option<u16> {
         match self {

@@ -6,7 +6,7 @@
 //! the pseudo header: addresses change it, plainly added and not complemented, and nothing else does.
 
 use super::Action;
-use super::place::{Cover, Ip, NOT_APPLICABLE, Place, TYPE, behind_ipv6, is_tagged, place, u16_at};
+use super::place::{Cover, Ip, NOT_APPLICABLE, Place, behind_ipv6, place, u16_at};
 use crate::drops::DropReason;
 use crate::frame::{Checksum, Frame};
 use crate::key::Field;
@@ -17,20 +17,6 @@ use crate::wire::ipv4::{Ipv4, proto};
 use crate::wire::ipv6::{Ipv6, extensions, exthdr};
 use crate::wire::sctp::Sctp;
 use crate::wire::tcp::Tcp;
-
-/// Pushes a tag outside of all others. It copies the outermost tag's VLAN and priority.
-pub(super) fn push_vlan(frame: &mut Frame, tpid: u16) -> Result<(), DropReason> {
-    let tci = if is_tagged(frame) { u16_at(frame.head(), TYPE + 2).unwrap_or(0) } else { 0 };
-    let tag = frame.insert(TYPE, 4).ok_or(NOT_APPLICABLE)?;
-    tag[..2].copy_from_slice(&tpid.to_be_bytes());
-    tag[2..].copy_from_slice(&tci.to_be_bytes());
-    Ok(())
-}
-
-/// Pops the outermost tag.
-pub(super) fn pop_vlan(frame: &mut Frame) -> Result<(), DropReason> {
-    if is_tagged(frame) && frame.remove(TYPE, 4) { Ok(()) } else { Err(NOT_APPLICABLE) }
-}
 
 /// Does what routers do, if `action` is that: writes a whole Ethernet address, which no checksum covers, or decrements a TTL that does not run out. False, and
 /// nothing done, if it is something else.
@@ -74,6 +60,17 @@ pub(super) fn decrement_ttl(head: &mut [u8], network: usize) -> Result<bool, Dro
 /// Writes the bits `mask` of a field.
 pub(super) fn set_field(frame: &mut Frame, field: Field, value: u128, mask: u128) -> Result<(), DropReason> {
     if set_address(frame.head_mut(), field, value, mask) { Ok(()) } else { set_any_field(frame, field, value, mask) }
+}
+
+/// Makes it more likely that a frame is dropped later on, if its DSCP is one of assured forwarding (RFC 2597): by so many of the three levels of its class.
+pub(super) fn raise_drop_precedence(frame: &mut Frame, levels: u8) -> Result<(), DropReason> {
+    let Some(dscp) = Ip::of(frame).map(|ip| ip.tos() >> 2) else { return Ok(()) };
+    let (class, precedence) = (dscp >> 3, dscp >> 1 & 3);
+    if dscp & 1 != 0 || !(1..=4).contains(&class) || precedence == 0 {
+        return Ok(());
+    }
+    let raised = class << 3 | precedence.saturating_add(levels).min(3) << 1;
+    set_field(frame, Field::IpDscp, raised.into(), Field::IpDscp.ones())
 }
 
 /// Writes a whole Ethernet address. False, and nothing done, if it is another field, or less.

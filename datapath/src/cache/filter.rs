@@ -21,8 +21,9 @@ use crate::key::{FlowKey, KEY_WORDS, KeyMask};
 const NOWHERE: u32 = u32::MAX;
 /// The most bytes that a chosen filter goes by: as many as tell IPv4 flows apart. Each costs a load and little else, a subtable ten times that.
 const BYTES_MAX: usize = 32;
-/// The port is the same in all keys of a filter.
-const PORT_BITS: u64 = 0xffff_ffff_0000_0000;
+/// Of the first word, only this byte counts. The port is the same in all keys of a filter, and there are few continuations: the lowest eight bits of their numbers
+/// tell most of them apart.
+const CONTINUATION: (usize, u32) = (0, 12);
 
 /// See the module.
 #[derive(Default)]
@@ -91,9 +92,9 @@ impl Filter {
 
     /// Makes tables for the bytes of `mask` that have none. No column so far looks at those.
     fn look_at(&mut self, mask: &KeyMask) {
-        let bits = |word: usize| if word == 0 { mask.0[0] & !PORT_BITS } else { mask.0[word] };
-        for (word, shift) in (0..KEY_WORDS).flat_map(|word| (0..64).step_by(8).map(move |shift| (word, shift))) {
-            if bits(word) >> shift & 0xff != 0 && !self.bytes.iter().any(|byte| (byte.word, byte.shift) == (word, shift)) {
+        let others = (1..KEY_WORDS).flat_map(|word| (0..64).step_by(8).map(move |shift| (word, shift)));
+        for (word, shift) in std::iter::once(CONTINUATION).chain(others) {
+            if mask.0[word] >> shift & 0xff != 0 && !self.bytes.iter().any(|byte| (byte.word, byte.shift) == (word, shift)) {
                 self.bytes.push(KeyByte { word, shift, looking: vec![0; self.used.len()], rows: self.used.repeat(256) });
             }
         }

@@ -15,6 +15,7 @@ mod tests;
 mod verdict;
 
 use std::fmt;
+use std::sync::Arc;
 
 use admission::Admission;
 use megaflow::{Current, Megaflows};
@@ -26,7 +27,7 @@ use crate::action::Action;
 use crate::frame::BATCH;
 use crate::key::{FlowKey, KeyMask};
 use crate::port::PortNo;
-use crate::tables::Tables;
+use crate::tables::{FlowMod, Tables};
 use crate::translate::{Scratch, translate_into};
 
 /// How long it takes at most to look at every megaflow once.
@@ -129,6 +130,8 @@ pub(crate) struct FlowCache {
     installed: u64,
     /// Lookups in tables that upcalls took so far.
     lookups: u64,
+    /// Rules that are to be added for what the last upcall saw.
+    learned: Vec<Arc<FlowMod>>,
     seed: u64,
     scratch: Scratch,
 }
@@ -150,6 +153,7 @@ impl FlowCache {
             cursor: 0,
             installed: 0,
             lookups: 0,
+            learned: Vec::new(),
             seed,
             scratch: Scratch::default(),
         }
@@ -231,8 +235,9 @@ impl FlowCache {
     pub fn upcall(&mut self, in_port: PortNo, seen: &Seen<'_>, mut stale: Option<FlowId>, tables: &Tables, now: Nanos) -> Found {
         let Seen { key, hash, bytes } = *seen;
         translate_into(tables, key, now, &mut self.scratch, true);
-        self.lookups += self.scratch.effects.lookups() as u64;
-        let mask = self.scratch.mask;
+        self.lookups += self.scratch.said.effects.lookups() as u64;
+        self.learned.append(&mut self.scratch.said.learned);
+        let mask = self.scratch.said.mask;
         let current = self.hold(tables);
         // A stale megaflow that contains the key says now what it will say from now on, or goes.
         while let Some(id) = stale {
@@ -258,6 +263,11 @@ impl FlowCache {
         Found::Megaflow(id)
     }
 
+    /// The rules that are to be added for what the last upcall saw.
+    pub fn take_learned(&mut self) -> impl Iterator<Item = Arc<FlowMod>> {
+        self.learned.drain(..)
+    }
+
     /// Whether a megaflow may be installed. If there is no room, looks whether some has become free.
     fn has_room(&mut self, in_port: PortNo, mask: &KeyMask, tables: &Tables, now: Nanos) -> bool {
         self.megaflows.has_room(in_port, mask) || {
@@ -268,14 +278,22 @@ impl FlowCache {
 
     /// What was translated last, held for a megaflow.
     fn hold(&mut self, tables: &Tables) -> Current {
-        let verdict = self.verdicts.of(&self.scratch, tables);
+        let verdict = self.verdicts.of(&self.scratch.said, tables);
         self.verdicts.hold(verdict);
-        Current { verdict, learned: self.scratch.effects.relies_on_learning(), epoch: tables.epoch() }
+        Current { verdict, learned: self.scratch.said.effects.relies_on_learning(), epoch: tables.epoch() }
     }
 
     /// What is done to a frame that was counted.
     pub fn verdict(&self, id: VerdictId) -> &Verdict {
         self.verdicts.get(id)
+    }
+
+    /// What is done to the frames of what was found.
+    pub fn verdict_of(&self, found: Found) -> &Verdict {
+        self.verdicts.get(match found {
+            Found::Megaflow(id) => self.megaflows.flow(id).verdict,
+            Found::Once(id) => id,
+        })
     }
 
     /// Counts a frame of a megaflow and says what is done to it.
@@ -333,7 +351,7 @@ impl FlowCache {
                 work = work.saturating_sub(TRANSLATION_WORK - 1);
                 // Zeros stand for the bits that did not count. If they count now, the mask differs and the megaflow goes.
                 translate_into(tables, &self.megaflows.key(id), now, &mut self.scratch, false);
-                if self.scratch.mask == *self.megaflows.mask(id) && self.scratch.effects.is_current(tables) {
+                if self.scratch.said.mask == *self.megaflows.mask(id) && self.scratch.said.effects.is_current(tables) {
                     let current = self.hold(tables);
                     self.replace(id, current);
                 } else {
@@ -355,7 +373,7 @@ impl FlowCache {
     pub fn audit(&mut self, id: FlowId, key: &FlowKey, tables: &Tables, now: Nanos) -> bool {
         translate_into(tables, key, now, &mut self.scratch, false);
         // What was learned since the megaflow was confirmed is no mismatch.
-        !self.current(id, tables) || self.verdicts.get(self.megaflows.flow(id).verdict).acts_as(&self.scratch)
+        !self.current(id, tables) || self.verdicts.get(self.megaflows.flow(id).verdict).acts_as(&self.scratch.said)
     }
 
     /// All megaflows, for people.

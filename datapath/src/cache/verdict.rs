@@ -19,7 +19,7 @@ use crate::action::Action;
 use crate::classifier::{Shards, mix};
 use crate::drops::DropReason;
 use crate::tables::Tables;
-use crate::translate::{Effects, Scratch};
+use crate::translate::{Effects, Said};
 
 /// Verdicts to be settled, beyond which a new one makes those go that no megaflow uses.
 const PENDING_MAX: usize = 1 << 12;
@@ -49,6 +49,8 @@ pub(crate) struct Verdict {
     pub reason: DropReason,
     /// Whether it is to be settled: frames were counted, or it may have to go.
     pending: bool,
+    /// Whether frames go on with what was frozen.
+    pub resumes: bool,
     /// What each frame is to be credited to, and what the actions rely on.
     pub effects: Effects,
 }
@@ -57,12 +59,12 @@ const _: () = assert!(offset_of!(Verdict, effects) <= 64);
 
 impl Verdict {
     /// Whether this is what a translation came to.
-    pub fn says(&self, said: &Scratch) -> bool {
+    pub fn says(&self, said: &Said) -> bool {
         self.acts_as(said) && self.effects.are(&said.effects)
     }
 
     /// Whether frames fare as a translation says, for whatever cause.
-    pub fn acts_as(&self, said: &Scratch) -> bool {
+    pub fn acts_as(&self, said: &Said) -> bool {
         *self.actions == said.actions[..] && self.reason == said.reason
     }
 }
@@ -102,7 +104,7 @@ impl Verdicts {
     }
 
     /// The verdict of a translation, which is to be [held](Self::hold) before any other is released.
-    pub fn of(&mut self, said: &Scratch, tables: &Tables) -> VerdictId {
+    pub fn of(&mut self, said: &Said, tables: &Tables) -> VerdictId {
         if self.verdicts.get(self.last.0 as usize).is_some_and(|last| last.says(said)) {
             return self.last;
         }
@@ -116,7 +118,7 @@ impl Verdicts {
         self.last
     }
 
-    fn add(&mut self, said: &Scratch, hash: u32, tables: &Tables) -> u32 {
+    fn add(&mut self, said: &Said, hash: u32, tables: &Tables) -> u32 {
         if self.pending.len() >= PENDING_MAX {
             self.settle(usize::MAX, tables);
             self.settle(usize::MAX, tables);
@@ -130,6 +132,7 @@ impl Verdicts {
             users: 0,
             hash,
             pending: false,
+            resumes: resumes(&said.actions),
             effects: said.effects.clone(),
         };
         let number = match self.free.pop() {
@@ -226,6 +229,15 @@ impl Verdicts {
     }
 }
 
+/// Whether actions go on with what was frozen.
+fn resumes(actions: &[Action]) -> bool {
+    actions.iter().any(|action| match action {
+        Action::Recirculate(_) => true,
+        Action::Copy(actions) => resumes(actions),
+        _ => false,
+    })
+}
+
 /// A hash that guests can't foresee, over whatever derives [`Hash`].
 struct Mixer(u64);
 
@@ -275,8 +287,8 @@ mod tests {
     use crate::port::PortNo;
     use crate::tables::MacTable;
 
-    fn says(port: u32) -> Scratch {
-        let mut said = Scratch::default();
+    fn says(port: u32) -> Said {
+        let mut said = Said::default();
         said.actions.push(Action::Output(PortNo(port)));
         said
     }

@@ -124,6 +124,18 @@ impl<V: Classified> Classifier<V> {
         best
     }
 
+    /// Visits all rules that match `flow` and have a higher priority than `above`, in no order. Or-s into `examined` the bits that this depends on.
+    pub fn all<'a>(&'a self, flow: &Flow, above: Option<u16>, examined: &mut FlowMask, mut visit: impl FnMut(&'a V)) {
+        let is_above = |priority: u16| above.is_none_or(|above| priority > above);
+        for place in self.subtables.iter().take_while(|place| is_above(place.max_priority)) {
+            place.subtable.all(flow, examined, |rule| {
+                if is_above(rule.priority()) {
+                    visit(rule)
+                }
+            });
+        }
+    }
+
     /// `matching` made compact, for a rule to be inserted here: the mask is shared with the rules that there are.
     pub fn compact(&self, matching: &Match) -> CompactMatch {
         let mask = match self.find(matching.mask()) {

@@ -117,6 +117,16 @@ impl<V: Classified> Subtable<V> {
         self.rules.find(short(hash), |rule| rule.matching().is_for(flow))
     }
 
+    /// Visits all rules that match `flow`. Adds the bits looked at to `examined`.
+    pub fn all<'a>(&'a self, flow: &Flow, examined: &mut FlowMask, mut visit: impl FnMut(&'a V)) {
+        let Some(shown) = self.lookup(flow, examined) else { return };
+        visit(shown);
+        if !self.hidden.is_empty() {
+            let is = |rules: &Vec<V>| rules.first().is_some_and(|rule| rule.matching().is_for(flow));
+            self.hidden.find(self.hash(flow), is).into_iter().flatten().for_each(visit);
+        }
+    }
+
     /// The hash of a match after each stage, the last one included.
     fn hashes(&self, value: &Flow) -> impl Iterator<Item = u32> {
         self.stages.iter().map(|stage| stage.words).chain([self.last]).scan(BASIS, |hash, words| {

@@ -113,6 +113,14 @@ impl Prerequisite {
         }
     }
 
+    /// Whether it is that of a field in a transport header, which a fragment other than the first does not have.
+    pub const fn is_of_transport(self) -> bool {
+        matches!(
+            self,
+            Self::Tcp | Self::Udp | Self::Sctp | Self::Icmp4 | Self::Icmp6 | Self::Nd | Self::NdSolicitation | Self::NdAdvertisement
+        )
+    }
+
     /// Whether `flow` meets it, of which only the bits of `known` are known. For a frame, everything is: see [`Field::applies_to`].
     pub fn is_met(self, flow: &Flow, known: &FlowMask) -> bool {
         self.requirements().iter().all(|required| {
@@ -276,6 +284,8 @@ fields! {
     Reg13 "reg13" [] 32 (25, 0) [NXM_NX 13] None Hex(1) MASK WRITE OWN "Register 13.";
     Reg14 "reg14" [] 32 (26, 32) [NXM_NX 14] None Hex(1) MASK WRITE OWN "Register 14.";
     Reg15 "reg15" [] 32 (26, 0) [NXM_NX 15] None Hex(1) MASK WRITE OWN "Register 15.";
+    PktMark "pkt_mark" [] 32 (27, 32) [NXM_NX 33] None Hex(1) MASK WRITE OWN "A mark that Linux would give the packet; here one more register.";
+    ConjId "conj_id" [] 32 (27, 0) [NXM_NX 37] None Decimal EXACT READ OWN "The conjunction of which the flow meets all clauses.";
     Xreg0 "xreg0" [] 64 (19, 0) [OXM_REGISTERS 0] None Hex(1) MASK WRITE VIEW "Registers 0 and 1.";
     Xreg1 "xreg1" [] 64 (20, 0) [OXM_REGISTERS 1] None Hex(1) MASK WRITE VIEW "Registers 2 and 3.";
     Xreg2 "xreg2" [] 64 (21, 0) [OXM_REGISTERS 2] None Hex(1) MASK WRITE VIEW "Registers 4 and 5.";
@@ -322,6 +332,20 @@ impl Field {
     /// Whether it is part of the pipeline's state, not of the key.
     pub const fn is_state(self) -> bool {
         self.info().word as usize >= KEY_WORDS
+    }
+
+    /// Whether it lies in the headers behind the Ethernet header and its VLAN tags.
+    pub const fn is_behind_ethernet(self) -> bool {
+        matches!(self.info().word, 3..=16)
+    }
+
+    /// Whether a frame that meets the prerequisite may still have no place for it: ARP may be for other addresses than IPv4's, neighbour discovery cut
+    /// short or without the option.
+    pub const fn may_be_missing(self) -> bool {
+        matches!(
+            self.info().prerequisite,
+            Prerequisite::Arp | Prerequisite::Nd | Prerequisite::NdSolicitation | Prerequisite::NdAdvertisement
+        )
     }
 
     /// Its value.
@@ -511,7 +535,8 @@ mod tests {
     #[test]
     fn what_is_state_is_what_no_frame_says() {
         for &field in Field::ALL {
-            let state = field.name().starts_with("reg") || field.name().contains("xreg") || field == Field::Metadata;
+            let registers = field.name().starts_with("reg") || field.name().contains("xreg");
+            let state = registers || matches!(field, Field::Metadata | Field::PktMark | Field::ConjId);
             assert_eq!(field.is_state(), state, "{field:?}");
         }
     }

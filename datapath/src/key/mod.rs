@@ -8,7 +8,7 @@
 //! The places, most significant bits first (`|` separates, the number is the width in bits):
 //!
 //! ```text
-//! word  0  in_port 32 | recirculation 32                                        stage 0, metadata
+//! word  0  in_port 32 | continuation 20 | choice 12                              stage 0, metadata
 //!       1  eth_dst 48 | eth_type 16                                             stage 1, L2
 //!       2  eth_src 48 | outer VLAN TCI 16 (pcp 3, present 1, vid 12)
 //!       3  inner VLAN TCI 16 | TPIDs 8 | 0 8 | ip_frag 8 | ip_proto 8 | ip_tos 8 | ip_ttl 8     stage 2, L3
@@ -26,6 +26,7 @@
 //! state
 //!      18  metadata 64                                                                        stage 0
 //!   19-26  reg0 32 | reg1 32 ... reg14 32 | reg15 32  (xreg, xxreg)                           stage 0
+//!      27  pkt_mark 32 | conj_id 32                                                           stage 0
 //! ```
 //!
 //! An IPv4 frame fills words 0 to 5 only: less than a cache line. Words of things that a frame does not have are zero.
@@ -57,7 +58,7 @@ pub mod fragment {
 /// The words of a flow key.
 pub const KEY_WORDS: usize = 18;
 /// The words of a pipeline's state.
-pub const STATE_WORDS: usize = 9;
+pub const STATE_WORDS: usize = 10;
 /// The words of a key with its state.
 pub const FLOW_WORDS: usize = KEY_WORDS + STATE_WORDS;
 
@@ -91,6 +92,13 @@ impl<const N: usize> Default for Words<N> {
 impl<const N: usize> Words<N> {
     /// All bits zero.
     pub const ZERO: Self = Self([0; N]);
+
+    /// These bits of one word.
+    pub const fn with_word(word: usize, bits: u64) -> Self {
+        let mut words = [0; N];
+        words[word] = bits;
+        Self(words)
+    }
 
     /// The words that are not zero, as a bitmap of word numbers.
     pub fn occupied(&self) -> u32 {

@@ -82,18 +82,25 @@ pub(super) const FRAGMENTS: [(&str, u128, u128); 6] =
     [("no", 0, 3), ("yes", 1, 1), ("first", 1, 3), ("not_later", 0, 2), ("later", 2, 2), ("later", 3, 3)];
 
 /// What a key has that is no field: name, word, shift, width. Rules can't match it, but a cached flow may depend on it.
-const OTHERS: [(&str, usize, u32, u32); 6] = [
+const OTHERS: [(&str, usize, u32, u32); 7] = [
     ("vlan_tpid", 3, 44, 4),
     ("vlan_tci1", 3, 48, 16),
     ("vlan_tpid1", 3, 40, 4),
     ("mpls_lse1", 15, 0, 32),
     ("mpls_lse2", 16, 32, 32),
-    ("recirc_id", 0, 0, 32),
+    ("continuation", 0, 12, 20),
+    ("choice", 0, 0, 12),
 ];
 
 impl Display for Match {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let mut list = List { f, first: true, left: *self.mask() };
+        for field in [Field::PktMark, Field::ConjId] {
+            if let Some(found) = self.get(field) {
+                list.item(format_args!("{}={}", field.name(), found.text()))?;
+                list.done(field);
+            }
+        }
         let [eth_type, proto] =
             [Field::EthType, Field::IpProto].map(|field| self.get(field).filter(FieldMatch::is_exact).map(|found| found.value));
         let shorthand = |proto| SHORTHANDS.iter().find(|(_, e, p)| Some(*e) == eth_type && *p == proto);
@@ -166,6 +173,10 @@ impl List<'_, '_> {
         for (name, word, shift, bits) in OTHERS {
             let ones = u64::MAX >> (64 - bits);
             let [value, mask] = [value, &self.left].map(|words| words.0[word] >> shift & ones);
+            // That a frame has just come in goes without saying.
+            if word == 0 && value == 0 {
+                continue;
+            }
             if mask == ones {
                 self.item(format_args!("{name}={value:#x}"))?;
             } else if mask != 0 {

@@ -50,6 +50,10 @@ impl std::fmt::Display for PortNo {
     }
 }
 
+/// The queues that OpenFlow can send a frame through on each port, numbered from 0, the default. Nothing is queued inside the switch, so they differ in what
+/// they count, and in nothing else. (They are not the queues of a virtio-net device.)
+pub const QUEUES: u32 = 8;
+
 /// One receive queue of a port, polled by one worker at a time.
 pub trait RxQueue: Send {
     /// Takes up to [`crate::frame::BATCH`] frames into the empty `batch`, hands it to `consume` if there are any, and gives their buffers back

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::drops::{DropReason, TxDrop};
-use crate::port::Transmitted;
+use crate::port::{QUEUES, Transmitted};
 
 /// The counters of one port.
 #[derive(Debug)]
@@ -26,6 +26,26 @@ pub struct PortStripe {
     tx_frames: AtomicU64,
     tx_bytes: AtomicU64,
     tx_drops: [AtomicU64; TxDrop::COUNT],
+    /// What went through each of OpenFlow's queues but the default.
+    queues: [QueueCounters; QUEUES as usize - 1],
+}
+
+#[derive(Debug, Default)]
+struct QueueCounters {
+    frames: AtomicU64,
+    bytes: AtomicU64,
+    dropped: AtomicU64,
+}
+
+/// The sums of a queue's counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueTotals {
+    /// Frames sent.
+    pub frames: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Frames not sent.
+    pub dropped: u64,
 }
 
 /// The sums of a port's counters.
@@ -47,6 +67,8 @@ pub struct PortTotals {
     pub tx_bytes: u64,
     /// Frames meant for this port and not sent, by [`TxDrop`].
     pub tx_drops: [u64; TxDrop::COUNT],
+    /// Of the frames sent and not sent, those of each of OpenFlow's queues; most often all are of the first, the default.
+    pub queues: [QueueTotals; QUEUES as usize],
 }
 
 /// Adds without a locked instruction: right as long as there is one writer.
@@ -78,7 +100,19 @@ impl PortCounters {
             totals.tx_frames += read(&stripe.tx_frames);
             totals.tx_bytes += read(&stripe.tx_bytes);
             totals.tx_drops.iter_mut().zip(&stripe.tx_drops).for_each(|(sum, counter)| *sum += read(counter));
+            for (sum, queue) in totals.queues[1..].iter_mut().zip(&stripe.queues) {
+                sum.frames += read(&queue.frames);
+                sum.bytes += read(&queue.bytes);
+                sum.dropped += read(&queue.dropped);
+            }
         }
+        let others = |of: fn(&QueueTotals) -> u64| totals.queues[1..].iter().map(of).sum::<u64>();
+        // Each counter is read at a moment of its own.
+        totals.queues[0] = QueueTotals {
+            frames: totals.tx_frames.saturating_sub(others(|queue| queue.frames)),
+            bytes: totals.tx_bytes.saturating_sub(others(|queue| queue.bytes)),
+            dropped: totals.tx_dropped().saturating_sub(others(|queue| queue.dropped)),
+        };
         totals
     }
 }
@@ -105,10 +139,15 @@ impl PortStripe {
         add(&self.drops[reason as usize], frames);
     }
 
-    /// Frames were given to the port's output.
-    pub fn transmitted(&self, transmitted: &Transmitted) {
+    /// Frames were given to the port's output, through one of OpenFlow's queues, 0 by default.
+    pub fn transmitted(&self, queue: u32, transmitted: &Transmitted) {
         add(&self.tx_frames, transmitted.frames);
         add(&self.tx_bytes, transmitted.bytes);
+        if let Some(queue) = (queue as usize).checked_sub(1).and_then(|queue| self.queues.get(queue)) {
+            add(&queue.frames, transmitted.frames);
+            add(&queue.bytes, transmitted.bytes);
+            add(&queue.dropped, transmitted.drops.iter().map(|frames| u64::from(*frames)).sum());
+        }
         for (counter, frames) in self.tx_drops.iter().zip(&transmitted.drops) {
             if *frames != 0 {
                 add(counter, u64::from(*frames));
@@ -144,12 +183,14 @@ mod tests {
         let mut transmitted = Transmitted::default();
         transmitted.sent(60);
         transmitted.dropped(TxDrop::RingFull);
-        counters.stripe(1).transmitted(&transmitted);
-        counters.stripe(0).transmitted(&transmitted);
+        counters.stripe(1).transmitted(0, &transmitted);
+        counters.stripe(0).transmitted(5, &transmitted);
         let totals = counters.totals();
         assert_eq!((totals.rx_frames, totals.rx_bytes, totals.tx_frames, totals.tx_bytes), (4, 240, 2, 120));
         assert_eq!(totals.rx_frames, totals.forwarded + totals.to_controller + totals.dropped());
         assert_eq!(totals.tx_drops[TxDrop::RingFull as usize], 2);
         assert_eq!(totals.tx_dropped(), 2);
+        assert_eq!(totals.queues[5], QueueTotals { frames: 1, bytes: 60, dropped: 1 });
+        assert_eq!(totals.queues[0], totals.queues[5]);
     }
 }

@@ -1,5 +1,6 @@
 //! Flow-mods: what a controller asks to be changed in the flow tables.
 
+use super::group::GROUP_ANY;
 use super::instruction::Instructions;
 use super::rule::{Removed, RuleFilter, RuleFlags};
 use crate::key::Match;
@@ -25,7 +26,7 @@ pub enum FlowModCommand {
 pub struct FlowMod {
     /// What to do.
     pub command: FlowModCommand,
-    /// In which table; [`RuleFilter::ALL_TABLES`] for all, when deleting.
+    /// In which table; [`RuleFilter::ALL_TABLES`] for all, when deleting, or when modifying with `or_add`.
     pub table: u8,
     /// For which flows.
     pub matching: Match,
@@ -45,8 +46,14 @@ pub struct FlowMod {
     pub instructions: Instructions,
     /// When deleting: only rules that output to this port, unless [`PortNo::ANY`].
     pub out_port: PortNo,
-    /// When deleting: only rules that use this group, unless [`RuleFilter::ANY_GROUP`].
+    /// When deleting: only rules that use this group, unless [`GROUP_ANY`].
     pub out_group: u32,
+    /// When modifying: the rules' cookie from now on, if it is to be another.
+    pub new_cookie: Option<u64>,
+    /// When modifying: whether a rule is added if there is none to modify, as OpenFlow 1.0 has it, unless a cookie is looked for.
+    pub or_add: bool,
+    /// Whether actions may be such that not every frame that is matched has what they need: they are left out for the others, as OpenFlow 1.0 has it.
+    pub lenient: bool,
 }
 
 impl Default for FlowMod {
@@ -64,7 +71,36 @@ impl Default for FlowMod {
             flags: RuleFlags::default(),
             instructions: Instructions::default(),
             out_port: PortNo::ANY,
-            out_group: RuleFilter::ANY_GROUP,
+            out_group: GROUP_ANY,
+            new_cookie: None,
+            or_add: false,
+            lenient: false,
+        }
+    }
+}
+
+impl FlowMod {
+    /// Whether it adds a rule, given how many it finds to modify.
+    pub fn adds(&self, found: usize) -> bool {
+        match self.command {
+            FlowModCommand::Add => true,
+            FlowModCommand::Modify | FlowModCommand::ModifyStrict => found == 0 && self.or_add && self.cookie_mask == 0,
+            FlowModCommand::Delete | FlowModCommand::DeleteStrict => false,
+        }
+    }
+
+    /// The rules that it is about, if it modifies or deletes.
+    pub fn filter(&self) -> RuleFilter {
+        let strict = matches!(self.command, FlowModCommand::ModifyStrict | FlowModCommand::DeleteStrict);
+        let delete = matches!(self.command, FlowModCommand::Delete | FlowModCommand::DeleteStrict);
+        RuleFilter {
+            table: self.table,
+            matching: self.matching,
+            priority: strict.then_some(self.priority),
+            cookie: self.cookie,
+            cookie_mask: self.cookie_mask,
+            out_port: if delete { self.out_port } else { PortNo::ANY },
+            out_group: if delete { self.out_group } else { GROUP_ANY },
         }
     }
 }
@@ -72,7 +108,8 @@ impl Default for FlowMod {
 /// What a flow-mod did.
 #[derive(Clone, Debug, Default)]
 pub struct FlowModOutcome {
-    /// The rules that a delete removed, whatever their flags. (A rule that an add replaces is not removed, in OpenFlow's sense.)
+    /// The rules that were removed, whatever their flags: by a delete, or because what learned them is gone. (A rule that an add replaces is not removed, in
+    /// OpenFlow's sense.)
     pub removed: Vec<Removed>,
 }
 
@@ -89,8 +126,8 @@ pub enum FlowModError {
     BadFlags,
     /// `OFPBIC_BAD_TABLE_ID`: goto-table does not go forward to a table that exists.
     BadGotoTable,
-    /// `OFPBIC_UNSUP_INST`: an instruction that is not supported (meter).
-    UnsupportedInstruction,
+    /// `OFPMMFC_UNKNOWN_METER`: the meter does not exist.
+    UnknownMeter,
     /// `OFPBMC_BAD_PREREQ`: a match looks at a field without what the field needs.
     BadPrerequisite,
     /// `OFPBAC_BAD_OUT_PORT`: an output to a port that can't exist, or not in a rule.
@@ -109,6 +146,8 @@ pub enum FlowModError {
     BadSetType,
     /// `OFPBAC_BAD_SET_ARGUMENT`: a value that the field can't have.
     BadSetArgument,
+    /// `NXBAC_BAD_CONJUNCTION`: a rule with clauses of conjunctions does something else, too, or a clause can't be.
+    BadConjunction,
 }
 
 impl std::fmt::Display for FlowModError {
@@ -119,7 +158,7 @@ impl std::fmt::Display for FlowModError {
             Self::Overlap => "the rule overlaps another of the same priority",
             Self::BadFlags => "unknown flags",
             Self::BadGotoTable => "goto_table must go to a later table that exists",
-            Self::UnsupportedInstruction => "meters are not supported",
+            Self::UnknownMeter => "there is no such meter",
             Self::BadPrerequisite => "the match lacks a prerequisite of one of its fields",
             Self::BadOutPort => "output to a port that can't be an output of a rule",
             Self::BadOutGroup => "there is no such group",
@@ -129,6 +168,7 @@ impl std::fmt::Display for FlowModError {
             Self::MatchInconsistent => "an action can't be applied to the frames that the rule matches; match its prerequisites",
             Self::BadSetType => "a field that can't be set",
             Self::BadSetArgument => "a value that the field can't have",
+            Self::BadConjunction => "a clause of a conjunction that can't be, or beside other actions",
         })
     }
 }

@@ -1,13 +1,19 @@
 //! What the controllers said: flow tables, ports and learned addresses, published to the workers as one snapshot.
 
+mod action_set;
 mod check;
+mod choices;
 mod counters;
 mod edit;
 mod flow_mod;
+pub mod group;
 pub mod instruction;
+mod learners;
 mod macs;
+pub mod meter;
 mod ports;
 mod rule;
+mod table;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -16,19 +22,25 @@ mod vlan;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub use counters::{PortCounters, PortStripe, PortTotals};
+pub(crate) use action_set::ActionSet;
+pub use choices::Choices;
+pub use counters::{PortCounters, PortStripe, PortTotals, QueueTotals};
 pub use flow_mod::{FlowMod, FlowModCommand, FlowModError, FlowModOutcome};
 pub use macs::{DEFAULT_AGE, DEFAULT_CAPACITY, MacDependency, MacTable};
 pub use ports::{Port, PortConfig, PortError, Ports};
-pub use rule::{Removed, RemovedReason, Rule, RuleCounters, RuleFilter, RuleFlags};
+pub use rule::{Counters, Removed, RemovedReason, Rule, RuleFilter, RuleFlags};
 pub use vlan::{VlanMode, VlanSet};
 
 use check::is_port;
+use group::{Group, Groups};
+use learners::Learners;
+use meter::{Meter, Meters};
+use table::Table;
 use timers::Timers;
 
-use crate::classifier::Classifier;
-use crate::key::{Flow, FlowMask};
+use crate::key::{Flow, FlowMask, Match};
 use crate::port::PortNo;
+use crate::translate::Continuations;
 
 /// The number of flow tables: 0 to 253. OpenFlow can't name more (`OFPTT_MAX` is 254, which is left to the switch itself).
 pub const TABLE_COUNT: usize = 254;
@@ -38,14 +50,20 @@ pub const MAX_RULES: usize = 1_000_000;
 /// Everything that forwarding goes by. A clone is a snapshot, and cheap.
 #[derive(Clone, Debug)]
 pub struct Tables {
-    tables: Vec<Arc<Classifier<Arc<Rule>>>>,
+    tables: Vec<Arc<Table>>,
     ports: Arc<Ports>,
     macs: Arc<MacTable>,
     counters: Arc<[TableCounters]>,
+    groups: Arc<Groups>,
+    meters: Arc<Meters>,
+    learners: Arc<Learners>,
     timers: Timers,
+    continuations: Arc<Continuations>,
     max_rules: usize,
     epoch: u64,
     invalid_ttl_to_controller: bool,
+    misses_to_controller: bool,
+    drops_fragments: bool,
 }
 
 /// What a table was used for; shared by all snapshots.
@@ -81,10 +99,16 @@ impl Tables {
             ports: Arc::default(),
             macs,
             counters: (0..TABLE_COUNT).map(|_| TableCounters::default()).collect(),
+            groups: Arc::default(),
+            meters: Arc::default(),
+            learners: Arc::default(),
             timers: Timers::default(),
+            continuations: Arc::default(),
             max_rules: MAX_RULES,
             epoch: 0,
             invalid_ttl_to_controller: false,
+            misses_to_controller: false,
+            drops_fragments: false,
         }
     }
 
@@ -104,6 +128,28 @@ impl Tables {
         self.epoch += 1;
     }
 
+    /// Whether frames that no rule matches are given to the controllers, and not dropped: so has OpenFlow 1.0 it (3.4).
+    pub fn misses_to_controller(&self) -> bool {
+        self.misses_to_controller
+    }
+
+    /// Says whether the controllers want the frames that no rule matches.
+    pub fn set_misses_to_controller(&mut self, wanted: bool) {
+        self.misses_to_controller = wanted;
+        self.epoch += 1;
+    }
+
+    /// Whether IP fragments are dropped before the tables see them (`OFPC_FRAG_DROP`).
+    pub fn drops_fragments(&self) -> bool {
+        self.drops_fragments
+    }
+
+    /// Says whether IP fragments are dropped before the tables see them.
+    pub fn set_drops_fragments(&mut self, drops: bool) {
+        self.drops_fragments = drops;
+        self.epoch += 1;
+    }
+
     /// The ports.
     pub fn ports(&self) -> &Ports {
         &self.ports
@@ -112,6 +158,36 @@ impl Tables {
     /// The learned addresses.
     pub fn macs(&self) -> &Arc<MacTable> {
         &self.macs
+    }
+
+    /// The group with this number.
+    pub fn group(&self, id: u32) -> Option<&Arc<Group>> {
+        self.groups.get(id)
+    }
+
+    /// All groups, in the order of their numbers.
+    pub fn groups(&self) -> impl Iterator<Item = &Arc<Group>> {
+        self.groups.iter()
+    }
+
+    /// How many rules and groups forward to a group.
+    pub fn group_references(&self, id: u32) -> usize {
+        self.groups.references(id)
+    }
+
+    /// The meter with this number.
+    pub fn meter(&self, id: u32) -> Option<&Arc<Meter>> {
+        self.meters.get(id)
+    }
+
+    /// All meters, in the order of their numbers.
+    pub fn meters(&self) -> impl Iterator<Item = &Arc<Meter>> {
+        self.meters.iter()
+    }
+
+    /// How many rules use a meter.
+    pub fn meter_users(&self, id: u32) -> usize {
+        self.meters.users(id)
     }
 
     /// The counters of a table. Panics if there is no such table.
@@ -130,14 +206,24 @@ impl Tables {
         self.tables[usize::from(table)].lookup(flow, examined)
     }
 
+    /// The rule of `table` with exactly this match and priority. `None` also if there is no such table.
+    pub fn rule(&self, table: u8, matching: &Match, priority: u16) -> Option<&Arc<Rule>> {
+        self.tables.get(usize::from(table))?.get(matching, priority)
+    }
+
+    /// What translations go on with that were frozen.
+    pub(crate) fn continuations(&self) -> &Arc<Continuations> {
+        &self.continuations
+    }
+
     /// The rules that `filter` selects; none if it names a table that does not exist.
     pub fn rules<'a>(&'a self, filter: &'a RuleFilter) -> impl Iterator<Item = &'a Arc<Rule>> {
         let tables = match filter.table {
             RuleFilter::ALL_TABLES => &self.tables[..],
             table => self.tables.get(usize::from(table)).map_or(&[][..], std::slice::from_ref),
         };
-        let strict = |table: &'a Classifier<Arc<Rule>>| table.get(&filter.matching, filter.priority?);
-        let loose = |table: &'a Classifier<Arc<Rule>>| filter.priority.is_none().then(|| table.included(&filter.matching));
+        let strict = |table: &'a Table| table.get(&filter.matching, filter.priority?);
+        let loose = |table: &'a Table| filter.priority.is_none().then(|| table.included(&filter.matching));
         tables
             .iter()
             .flat_map(move |table| strict(table).into_iter().chain(loose(table).into_iter().flatten()))
@@ -162,7 +248,7 @@ impl Tables {
     pub fn remove_port(&mut self, no: PortNo) -> Option<Arc<Port>> {
         let port = Arc::make_mut(&mut self.ports).remove(no)?;
         self.macs.flush(no);
-        self.epoch += 1;
+        self.ports_changed();
         Some(port)
     }
 
@@ -198,7 +284,14 @@ impl Tables {
     fn put_port(&mut self, port: Port) -> Arc<Port> {
         let port = Arc::new(port);
         Arc::make_mut(&mut self.ports).insert(port.clone());
-        self.epoch += 1;
+        self.ports_changed();
         port
+    }
+
+    fn ports_changed(&mut self) {
+        if self.groups.iter().next().is_some() {
+            Arc::make_mut(&mut self.groups).follow_liveness(&self.ports);
+        }
+        self.epoch += 1;
     }
 }

@@ -41,6 +41,11 @@ impl Port {
         !self.config.intersects(PortConfig(PortConfig::PORT_DOWN.0 | PortConfig::NO_RECV.0))
     }
 
+    /// Whether somebody is at the other end and may be sent frames (`OFPPS_LIVE`).
+    pub fn is_live(&self) -> bool {
+        self.link_up && !self.config.intersects(PortConfig::PORT_DOWN)
+    }
+
     /// Whether frames may be sent to it.
     pub fn forwards(&self) -> bool {
         !self.config.intersects(PortConfig(PortConfig::PORT_DOWN.0 | PortConfig::NO_FWD.0))

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use super::instruction::{Instructions, OfAction};
+use super::group::GROUP_ANY;
+use super::instruction::Instructions;
 use crate::Nanos;
 use crate::classifier::{Classified, CompactMatch};
 use crate::key::Match;
@@ -33,23 +34,24 @@ pub struct Rule {
     /// When its instructions were last changed.
     pub modified: Nanos,
     /// What it was used for.
-    pub counters: Arc<RuleCounters>,
+    pub counters: Arc<Counters>,
     /// Where the timers have it, if it has a timeout.
     pub(super) timer_slot: AtomicU8,
 }
 
-/// The frames that a rule was used for. Workers add what they counted by themselves, from time to time.
+/// The frames that a rule, a group or a bucket was used for. Workers add what they counted by themselves, from time to time.
 #[derive(Debug, Default)]
-pub struct RuleCounters {
+pub struct Counters {
     frames: AtomicU64,
     bytes: AtomicU64,
     used: AtomicU64,
+    refreshed: AtomicU64,
 }
 
-impl RuleCounters {
+impl Counters {
     /// No frames yet; the idle timeout starts at `now`.
     pub fn new(now: Nanos) -> Self {
-        Self { frames: AtomicU64::new(0), bytes: AtomicU64::new(0), used: AtomicU64::new(now) }
+        Self { frames: AtomicU64::new(0), bytes: AtomicU64::new(0), used: AtomicU64::new(now), refreshed: AtomicU64::new(0) }
     }
 
     /// Adds frames, the last of which came at `used`.
@@ -57,6 +59,16 @@ impl RuleCounters {
         self.frames.fetch_add(frames, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.used.fetch_max(used, Ordering::Relaxed);
+    }
+
+    /// A frame that the rule is learned from came: its hard timeout starts anew.
+    pub fn refresh(&self, now: Nanos) {
+        self.refreshed.fetch_max(now, Ordering::Relaxed);
+    }
+
+    /// When such a frame came last; zero if none did.
+    pub fn refreshed(&self) -> Nanos {
+        self.refreshed.load(Ordering::Relaxed)
     }
 
     /// How many frames.
@@ -103,23 +115,29 @@ impl Rule {
     /// When it expires if no more frames come, and why.
     pub(super) fn deadline(&self) -> Option<(Nanos, RemovedReason)> {
         let after = |start: Nanos, timeout: u16| (timeout != 0).then(|| start.saturating_add(u64::from(timeout) * 1_000_000_000));
-        let hard = after(self.created, self.hard_timeout).map(|deadline| (deadline, RemovedReason::HardTimeout));
+        let hard =
+            after(self.created.max(self.counters.refreshed()), self.hard_timeout).map(|deadline| (deadline, RemovedReason::HardTimeout));
         let idle = after(self.counters.used(), self.idle_timeout).map(|deadline| (deadline, RemovedReason::IdleTimeout));
         hard.into_iter().chain(idle).min_by_key(|(deadline, _)| *deadline)
     }
 
     /// Whether one of its actions outputs to `port` (OpenFlow 1.3.5, 6.4).
     pub fn outputs_to(&self, port: PortNo) -> bool {
-        self.actions().any(|action| matches!(action, OfAction::Output { port: to, .. } if *to == port))
+        let mut found = false;
+        self.instructions.each_action(&mut |action| found |= action.port() == Some(port));
+        found
     }
 
     /// Whether one of its actions is the group `group`.
     pub fn uses_group(&self, group: u32) -> bool {
-        self.actions().any(|action| *action == OfAction::Group(group))
+        self.groups().contains(&group)
     }
 
-    fn actions(&self) -> impl Iterator<Item = &OfAction> {
-        self.instructions.apply.iter().chain(&self.instructions.write)
+    /// The groups that its actions forward to, each as often as it is named.
+    pub(super) fn groups(&self) -> Vec<u32> {
+        let mut groups = Vec::new();
+        self.instructions.each_action(&mut |action| groups.extend(action.group()));
+        groups
     }
 }
 
@@ -148,15 +166,13 @@ pub struct RuleFilter {
     pub cookie_mask: u64,
     /// Only rules that output to this port; [`PortNo::ANY`] for no such condition.
     pub out_port: PortNo,
-    /// Only rules that use this group; [`RuleFilter::ANY_GROUP`] for no such condition.
+    /// Only rules that use this group; [`GROUP_ANY`] for no such condition.
     pub out_group: u32,
 }
 
 impl RuleFilter {
     /// `OFPTT_ALL`.
     pub const ALL_TABLES: u8 = 0xff;
-    /// `OFPG_ANY`.
-    pub const ANY_GROUP: u32 = 0xffff_ffff;
     /// Every rule of every table.
     pub const ALL: Self = Self {
         table: Self::ALL_TABLES,
@@ -165,14 +181,14 @@ impl RuleFilter {
         cookie: 0,
         cookie_mask: 0,
         out_port: PortNo::ANY,
-        out_group: Self::ANY_GROUP,
+        out_group: GROUP_ANY,
     };
 
     /// Whether the conditions other than the table and the match hold.
     pub(super) fn selects(&self, rule: &Rule) -> bool {
         (rule.cookie ^ self.cookie) & self.cookie_mask == 0
             && (self.out_port == PortNo::ANY || rule.outputs_to(self.out_port))
-            && (self.out_group == Self::ANY_GROUP || rule.uses_group(self.out_group))
+            && (self.out_group == GROUP_ANY || rule.uses_group(self.out_group))
     }
 }
 

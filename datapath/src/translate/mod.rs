@@ -15,6 +15,9 @@
 //!   is one for all TTLs. Only if a later table looks at it is the frame's TTL examined, all of it.
 //! - After `pop_vlan`, the outer tag's bits are those of the frame's inner tag.
 //!
+//! What an action uncovers or changes in a way that only shows in the frame (the header under an MPLS entry, a DSCP that a meter may have raised) is
+//! *unknown*: whoever comes to look at it freezes the translation, which goes on with the frame as it is then, under a key that says so ([`frozen`]).
+//!
 //! The ingress port is always examined: whether it receives is the first thing asked, and nothing is ever sent back to it unasked.
 //!
 //! **What else comes out.** [`Effects`]: the rules and tables to be credited with each frame, the learned addresses that the outcome rests on (the
@@ -23,12 +26,16 @@
 //! **Bounds.** A translation makes at most [`LOOKUPS_MAX`] lookups, [`DEPTH_MAX`] deep, and handles at most [`ACTIONS_MAX`] actions; beyond, the frame is dropped,
 //! with a reason. A translation takes the snapshot as it is and changes nothing but the learned addresses, and these only if asked to.
 
-mod action_set;
+mod actions;
 mod flow;
+mod frozen;
+mod hashing;
+mod learning;
 mod normal;
 mod pipeline;
 #[cfg(test)]
 mod tests;
+mod todo;
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -38,10 +45,12 @@ use crate::action::Action;
 use crate::drops::DropReason;
 use crate::key::{Flow, FlowKey, KeyMask};
 use crate::port::PortNo;
-use crate::tables::instruction::OfAction;
-use crate::tables::{MacDependency, Rule, RuleCounters, Tables};
-use action_set::ActionSet;
+use crate::tables::instruction::{OfAction, OfActions};
+use crate::tables::{ActionSet, Counters, FlowMod, MacDependency, Rule, Tables};
+use flow::TrackedFlow;
 use pipeline::Pipeline;
+
+pub use frozen::{Continuation, Continuations};
 
 /// The most lookups in one translation.
 pub const LOOKUPS_MAX: usize = 4096;
@@ -66,8 +75,12 @@ pub struct Translation {
 /// What a translation leaves to be done for each frame, and what it rests on apart from the tables.
 #[derive(Clone, Debug, Default)]
 pub struct Effects {
-    /// The rules that matched, in this order; a rule that matched twice is here twice.
-    rules: Vec<Arc<RuleCounters>>,
+    /// What the rules that matched count, and the groups and buckets that were used, in this order; one that was used twice is here twice.
+    credits: Vec<Arc<Counters>>,
+    /// What rules count that were learned from such frames, and are kept from growing old by them.
+    refreshed: Vec<Arc<Counters>>,
+    /// What the frames go on with, if they do.
+    continuation: Option<Arc<Continuation>>,
     lookups: Vec<Lookup>,
     sightings: Vec<Sighting>,
     dependencies: Vec<MacDependency>,
@@ -91,8 +104,11 @@ struct Sighting {
 impl Effects {
     /// Credits frames, the last of which came at `used`, to the rules and tables, and keeps the learned addresses young.
     pub fn credit(&self, tables: &Tables, frames: u64, bytes: u64, used: Nanos) {
-        for rule in &self.rules {
-            rule.credit(frames, bytes, used);
+        for counters in &self.credits {
+            counters.credit(frames, bytes, used);
+        }
+        for counters in &self.refreshed {
+            counters.refresh(used);
         }
         for lookup in &self.lookups {
             tables.counters(lookup.table).credit(frames, if lookup.matched { frames } else { 0 });
@@ -118,15 +134,17 @@ impl Effects {
         self.lookups.len()
     }
 
-    /// The counters of the rules that matched, in this order.
-    pub fn rules(&self) -> &[Arc<RuleCounters>] {
-        &self.rules
+    /// What the rules that matched count, and the groups and buckets that were used, in this order.
+    pub fn credits(&self) -> &[Arc<Counters>] {
+        &self.credits
     }
 
     /// Whether they are the same in all respects.
     pub(crate) fn are(&self, other: &Self) -> bool {
-        self.rules.len() == other.rules.len()
-            && self.rules.iter().zip(&other.rules).all(|(a, b)| Arc::ptr_eq(a, b))
+        let same = |a: &[Arc<Counters>], b: &[Arc<Counters>]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| Arc::ptr_eq(a, b));
+        same(&self.credits, &other.credits)
+            && same(&self.refreshed, &other.refreshed)
+            && self.continuation.as_ref().map(Arc::as_ptr) == other.continuation.as_ref().map(Arc::as_ptr)
             && self.lookups == other.lookups
             && self.sightings == other.sightings
             && self.dependencies == other.dependencies
@@ -134,7 +152,8 @@ impl Effects {
 
     /// Feeds a hash with what tells them apart.
     pub(crate) fn feed(&self, hasher: &mut impl Hasher) {
-        self.rules.iter().for_each(|rule| hasher.write_usize(Arc::as_ptr(rule).addr()));
+        self.credits.iter().chain(&self.refreshed).for_each(|counters| hasher.write_usize(Arc::as_ptr(counters).addr()));
+        self.continuation.iter().for_each(|continuation| hasher.write_usize(Arc::as_ptr(continuation).addr()));
         hasher.write_usize(self.lookups.len());
         self.sightings.hash(hasher);
         self.dependencies.hash(hasher);
@@ -142,43 +161,51 @@ impl Effects {
 }
 
 /// Memory that translations use again, and what the last one came to.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Scratch {
-    pub(crate) actions: Vec<Action>,
-    pub(crate) reason: DropReason,
-    pub(crate) mask: KeyMask,
-    pub(crate) effects: Effects,
+    pub(crate) said: Said,
     action_set: ActionSet,
+    flow: TrackedFlow,
 }
 
-impl Default for Scratch {
+/// What a translation came to.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub actions: Vec<Action>,
+    pub reason: DropReason,
+    pub mask: KeyMask,
+    pub effects: Effects,
+    /// Rules that are to be added, because a frame came that they are to be learned from.
+    pub learned: Vec<Arc<FlowMod>>,
+}
+
+impl Default for Said {
     fn default() -> Self {
-        Self {
-            actions: Vec::new(),
-            reason: DropReason::Rule,
-            mask: KeyMask::ZERO,
-            effects: Effects::default(),
-            action_set: ActionSet::default(),
-        }
+        Self { actions: Vec::new(), reason: DropReason::Rule, mask: KeyMask::ZERO, effects: Effects::default(), learned: Vec::new() }
+    }
+}
+
+impl Said {
+    /// Forgets the last translation, but for what was credited: where the next one credits the same, it need not be counted as held once more.
+    fn clear(&mut self) {
+        self.actions.clear();
+        self.learned.clear();
+        self.effects.refreshed.clear();
+        self.effects.continuation = None;
+        self.effects.lookups.clear();
+        self.effects.sightings.clear();
+        self.effects.dependencies.clear();
     }
 }
 
 impl Scratch {
-    /// Forgets the last translation, but for the rules: where the next one matches the same, they need not be counted as held once more.
-    fn clear(&mut self) {
-        self.actions.clear();
-        self.effects.lookups.clear();
-        self.effects.sightings.clear();
-        self.effects.dependencies.clear();
-        self.action_set.clear();
-    }
-
     fn to_translation(&self) -> Translation {
-        Translation { actions: self.actions[..].into(), reason: self.reason, mask: self.mask, effects: self.effects.clone() }
+        let Said { actions, reason, mask, effects, .. } = &self.said;
+        Translation { actions: actions[..].into(), reason: *reason, mask: *mask, effects: effects.clone() }
     }
 }
 
-/// Translates a key, from table 0. If `learn`, NORMAL learns the frame's source address; a revalidation or an audit, for which no frame came in, does not.
+/// Translates a key, from table 0, or from where the translation of its frame was frozen. If `learn`, NORMAL learns the frame's source address; a revalidation or an audit, for which no frame came in, does not.
 pub fn translate(tables: &Tables, key: &FlowKey, now: Nanos, scratch: &mut Scratch, learn: bool) -> Translation {
     translate_into(tables, key, now, scratch, learn);
     scratch.to_translation()
@@ -186,19 +213,32 @@ pub fn translate(tables: &Tables, key: &FlowKey, now: Nanos, scratch: &mut Scrat
 
 /// The same, and leaves the result in `scratch`, so that nothing is allocated.
 pub(crate) fn translate_into(tables: &Tables, key: &FlowKey, now: Nanos, scratch: &mut Scratch, learn: bool) {
-    Pipeline::new(tables, key, now, scratch, learn, &mut ()).translate_frame();
+    run(tables, key, now, scratch, learn, &mut ());
+}
+
+fn run<O: Observer + ?Sized>(tables: &Tables, key: &FlowKey, now: Nanos, scratch: &mut Scratch, learn: bool, observer: &mut O) {
+    if frozen::number(key).is_none() {
+        return Pipeline::new(tables, key, now, scratch, learn, observer).translate_frame();
+    }
+    let continuation = tables.continuations().of_key(key);
+    debug_assert!(continuation.is_some(), "whoever gave the key its number holds the continuation");
+    let mut pipeline = Pipeline::new(tables, key, now, scratch, learn, observer);
+    match &continuation {
+        Some(continuation) => pipeline.translate_rest(key, continuation),
+        None => pipeline.drop_frame(DropReason::TooManyTables),
+    }
 }
 
 /// Translates the actions of a packet-out (OpenFlow 1.3.5, 7.3.7), in which [`PortNo::TABLE`] means the tables. The key's ingress port is the one that
 /// the message names; if it is none of the switch's, nothing is learned.
-pub fn translate_actions(tables: &Tables, actions: &[OfAction], key: &FlowKey, now: Nanos, scratch: &mut Scratch) -> Translation {
+pub fn translate_actions(tables: &Tables, actions: &OfActions, key: &FlowKey, now: Nanos, scratch: &mut Scratch) -> Translation {
     Pipeline::new(tables, key, now, scratch, true, &mut ()).translate_list(actions);
     scratch.to_translation()
 }
 
 /// Translates a key as [`translate`] does, without learning, and says each step to `observer`.
 pub fn trace(tables: &Tables, key: &FlowKey, now: Nanos, scratch: &mut Scratch, observer: &mut dyn Observer) -> Translation {
-    Pipeline::new(tables, key, now, scratch, false, observer).translate_frame();
+    run(tables, key, now, scratch, false, observer);
     scratch.to_translation()
 }
 
@@ -221,8 +261,10 @@ pub enum Step<'a> {
     Lookup {
         /// Which.
         table: u8,
-        /// For this.
+        /// For this, unknown bits being zero.
         flow: &'a Flow,
+        /// The bits of it that are unknown: the lookup did not go by them.
+        unknown: &'a KeyMask,
         /// The rule that matched.
         rule: Option<&'a Rule>,
     },

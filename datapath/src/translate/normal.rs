@@ -4,7 +4,7 @@
 //! where its destination was learned, or to all ports that carry the VLAN; each gets it with or without a tag, as its mode says. What needs another
 //! tag than the frame has is done to a copy, so that the actions that follow NORMAL see the frame as it came.
 
-use super::pipeline::Pipeline;
+use super::pipeline::{Pipeline, Stop};
 use super::{Observer, Sighting, Step};
 use crate::action::Action;
 use crate::drops::DropReason;
@@ -20,8 +20,8 @@ const RESERVED: u64 = 0x0180_c200_0000;
 const GROUP: u64 = 1 << 40;
 
 impl<O: Observer + ?Sized> Pipeline<'_, O> {
-    pub(super) fn normal(&mut self) -> Result<(), DropReason> {
-        let destination = self.flow.read(Field::EthDst, Field::EthDst.ones()) as u64;
+    pub(super) fn normal(&mut self) -> Result<(), Stop> {
+        let destination = self.flow.read(Field::EthDst, Field::EthDst.ones())? as u64;
         if destination & !0xf == RESERVED {
             self.stop(DropReason::Reserved);
             return Ok(());
@@ -31,14 +31,14 @@ impl<O: Observer + ?Sized> Pipeline<'_, O> {
         let ingress = tables.ports().get(self.in_port());
         let any = VlanMode::default();
         let mode = ingress.map_or(&any, |port| &port.vlan);
-        let tag = self.flow.is_tagged().then(|| self.flow.read(Field::VlanTci, VID.into()) as u16);
+        let tag = if self.flow.is_tagged()? { Some(self.flow.read(Field::VlanTci, VID.into())? as u16) } else { None };
         let Some(vlan) = mode.ingress(tag) else {
             self.stop(DropReason::VlanIngress);
             return Ok(());
         };
         self.observe(Step::Vlan(vlan));
         if let Some(ingress) = ingress {
-            self.sight(vlan, ingress.no);
+            self.sight(vlan, ingress.no)?;
         }
         let known = if destination & GROUP == 0 { self.destination(vlan, destination) } else { None };
         let carries = |port: &&Port| port.vlan.carries(vlan);
@@ -50,22 +50,22 @@ impl<O: Observer + ?Sized> Pipeline<'_, O> {
             }
             Some(port) => {
                 self.observe(Step::Known(port.no));
-                self.send_in_vlan(vlan, tag, [port].into_iter())
+                Ok(self.send_in_vlan(vlan, tag, [port].into_iter())?)
             }
             None => {
                 self.observe(Step::Flood);
                 let in_port = self.in_port();
                 let open = |port: &&Port| port.no != in_port && port.link_up && !port.config.intersects(PortConfig::NO_FLOOD);
-                self.send_in_vlan(vlan, tag, tables.ports().iter().map(|port| &**port).filter(carries).filter(open))
+                Ok(self.send_in_vlan(vlan, tag, tables.ports().iter().map(|port| &**port).filter(carries).filter(open))?)
             }
         }
     }
 
     /// Learns where the source address is. The outcome rests on it staying there: once it has moved, frames from here are to teach again.
-    fn sight(&mut self, vlan: u16, port: PortNo) {
-        let mac = self.flow.read(Field::EthSrc, Field::EthSrc.ones()) as u64;
+    fn sight(&mut self, vlan: u16, port: PortNo) -> Result<(), Stop> {
+        let mac = self.flow.read(Field::EthSrc, Field::EthSrc.ones())? as u64;
         if mac & GROUP != 0 {
-            return;
+            return Ok(());
         }
         let macs = self.tables.macs();
         let dependency = if self.learn {
@@ -76,26 +76,27 @@ impl<O: Observer + ?Sized> Pipeline<'_, O> {
             if at == Some(port) { dependency } else { MacDependency::NEVER }
         };
         self.observe(Step::Learn(vlan, mac, port));
-        self.scratch.effects.dependencies.push(dependency);
-        self.scratch.effects.sightings.push(Sighting { vlan, mac, port });
+        self.said.effects.dependencies.push(dependency);
+        self.said.effects.sightings.push(Sighting { vlan, mac, port });
+        Ok(())
     }
 
     /// Where a station was learned.
     fn destination(&mut self, vlan: u16, mac: u64) -> Option<PortNo> {
         let (port, dependency) = self.tables.macs().lookup(vlan, mac);
-        self.scratch.effects.dependencies.push(dependency);
+        self.said.effects.dependencies.push(dependency);
         port
     }
 
     /// Sends a frame, which has the tag `tag`, to `ports`, each in the form that its mode asks for.
     fn send_in_vlan<'p>(&mut self, vlan: u16, tag: Option<u16>, ports: impl Iterator<Item = &'p Port> + Clone) -> Result<(), DropReason> {
-        let before = self.scratch.actions.len();
+        let before = self.said.actions.len();
         let as_it_is = |tagged: bool| if tagged { tag == Some(vlan) } else { tag.is_none() };
         // Copies come last, so that nothing is copied for the ports that take the frame as it is.
         let mut forms = [false, true];
         forms.sort_by_key(|tagged| !as_it_is(*tagged));
         for tagged in forms {
-            let first = self.scratch.actions.len();
+            let first = self.said.actions.len();
             if !as_it_is(tagged) {
                 match (tagged, tag) {
                     (false, _) => self.make(Action::PopVlan)?,
@@ -107,18 +108,18 @@ impl<O: Observer + ?Sized> Pipeline<'_, O> {
                     }
                 }
             }
-            let sent = self.scratch.actions.len();
+            let sent = self.said.actions.len();
             for port in ports.clone().filter(|port| port.forwards() && port.vlan.tags(vlan) == tagged) {
-                self.make(Action::Output(port.no))?;
+                self.make_output(port.no)?;
             }
-            if self.scratch.actions.len() == sent {
-                self.scratch.actions.truncate(first);
+            if self.said.actions.len() == sent {
+                self.said.actions.truncate(first);
             } else if !as_it_is(tagged) {
-                let copy = self.scratch.actions.drain(first..).collect();
-                self.scratch.actions.push(Action::Copy(copy));
+                let copy = self.said.actions.drain(first..).collect();
+                self.said.actions.push(Action::Copy(copy));
             }
         }
-        if self.scratch.actions.len() == before {
+        if self.said.actions.len() == before {
             self.stop(DropReason::NoDestination);
         }
         Ok(())

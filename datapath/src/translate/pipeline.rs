@@ -1,72 +1,237 @@
-//! Tables, instructions and actions, carried out on a flow (OpenFlow 1.3.5, 5.1 and 5.9 to 5.12).
+//! Tables, instructions and groups, carried out on a flow (OpenFlow 1.3.5, 5.1, 5.6, 5.7 and 5.9 to 5.11).
+//!
+//! The pipeline is a machine with a stack of steps to be done ([`Todo`]). A step that leads to others puts them on the stack and is done; so what
+//! is left at any point is the stack, and freezing a translation is keeping it. A step that needs to look at unknown bits finds that out before it has done
+//! anything, and goes back on the stack.
 
 use std::sync::Arc;
 
-use super::flow::TrackedFlow;
-use super::{ACTIONS_MAX, DEPTH_MAX, LOOKUPS_MAX, Lookup, Observer, Scratch, Step};
-use crate::Nanos;
-use crate::action::{Action, OFPR_ACTION, OFPR_INVALID_TTL, OFPR_NO_MATCH, ToController};
-use crate::drops::DropReason;
-use crate::key::vlan::PRESENT;
-use crate::key::{Field, FieldRange, FlowKey, FlowMask, KEY_WORDS, Prerequisite};
-use crate::port::PortNo;
-use crate::tables::instruction::{CONTROLLER_WHOLE, OfAction};
-use crate::tables::{PortConfig, Rule, TABLE_COUNT, Tables};
-use crate::wire::ethernet::ethertype;
+use smallvec::SmallVec;
 
-/// One translation. An error is why the frame is dropped, whatever was done so far.
+use super::flow::{TrackedFlow, Unknown};
+use super::frozen::{self, Continuation, Frozen, PASSES_MAX};
+use super::todo::{List, Original, Todo};
+use super::{ACTIONS_MAX, DEPTH_MAX, LOOKUPS_MAX, Lookup, Observer, Said, Scratch, Step};
+use crate::Nanos;
+use crate::action::{Action, OFPR_NO_MATCH, ToController};
+use crate::by_address::ByAddress;
+use crate::drops::DropReason;
+use crate::key::{Field, FlowKey, FlowMask, fragment};
+use crate::port::PortNo;
+use crate::tables::group::{Group, GroupKind};
+use crate::tables::instruction::{CONTROLLER_WHOLE, OfAction, OfActions};
+use crate::tables::{ActionSet, Counters, Rule, TABLE_COUNT, Tables};
+
+/// Steps that a stack holds without a place of its own in memory: most pipelines never have more.
+const USUAL_STEPS: usize = 2;
+
+/// One translation.
 pub(super) struct Pipeline<'a, O: Observer + ?Sized> {
     pub(super) tables: &'a Tables,
-    pub(super) flow: TrackedFlow,
+    pub(super) flow: &'a mut TrackedFlow,
     pub(super) now: Nanos,
     pub(super) learn: bool,
-    pub(super) scratch: &'a mut Scratch,
+    pub(super) said: &'a mut Said,
+    action_set: &'a mut ActionSet,
     observer: &'a mut O,
+    todo: SmallVec<[Todo<'a>; USUAL_STEPS]>,
+    /// What Nicira's actions have put on their stack.
+    pub(super) stack: Vec<u128>,
+    /// The queue that outputs go through.
+    pub(super) queue: u32,
     /// The first reason for which the frame was not sent somewhere.
     stopped: Option<DropReason>,
     /// The rule whose instructions are carried out; none in a packet-out's actions.
-    rule: Option<&'a Rule>,
+    pub(super) rule: Option<&'a Arc<Rule>>,
     depth: usize,
-    /// How many rules matched.
-    matched: usize,
+    passes: u8,
+    /// How many rules, groups and buckets the frame is to be credited to.
+    credited: usize,
     /// How many actions were carried out or made.
     work: usize,
 }
 
+/// Why a step is not done.
+pub(super) enum Stop {
+    /// It looks at what only the frame tells, as it is then.
+    Unknown,
+    /// The frame is dropped, whatever was done so far.
+    Dropped(DropReason),
+}
+
+/// What comes after an action.
+pub(super) enum Next<'a> {
+    /// The one behind it.
+    Action,
+    /// This step, and then the action behind it.
+    Step(Todo<'a>),
+    /// The end.
+    Exit,
+}
+
+impl From<Unknown> for Stop {
+    fn from(_: Unknown) -> Self {
+        Self::Unknown
+    }
+}
+
+impl From<DropReason> for Stop {
+    fn from(reason: DropReason) -> Self {
+        Self::Dropped(reason)
+    }
+}
+
 impl<'a, O: Observer + ?Sized> Pipeline<'a, O> {
     pub fn new(tables: &'a Tables, key: &FlowKey, now: Nanos, scratch: &'a mut Scratch, learn: bool, observer: &'a mut O) -> Self {
-        scratch.clear();
-        let mut flow = TrackedFlow::new(key);
-        flow.examine(&Field::InPort.mask());
-        Self { tables, flow, now, learn, scratch, observer, stopped: None, rule: None, depth: 0, matched: 0, work: 0 }
+        let Scratch { said, action_set, flow } = scratch;
+        said.clear();
+        action_set.clear();
+        flow.begin(key);
+        let mut pipeline = Self {
+            tables,
+            flow,
+            now,
+            learn,
+            said,
+            action_set,
+            observer,
+            todo: SmallVec::new(),
+            stack: Vec::new(),
+            queue: 0,
+            stopped: None,
+            rule: None,
+            depth: 0,
+            passes: 0,
+            credited: 0,
+            work: 0,
+        };
+        pipeline.examine_origin();
+        pipeline
+    }
+
+    /// Where a frame came in, and whether it goes on with something, is always looked at.
+    fn examine_origin(&mut self) {
+        self.flow.examine_word(0, u64::MAX).unwrap_or_else(|Unknown| unreachable!("where a frame came in is known"));
     }
 
     /// Translates a frame that came in.
-    pub fn translate_frame(mut self) {
+    pub fn translate_frame(&mut self) {
         let receives = self.tables.ports().get(self.in_port()).is_none_or(|port| port.receives());
-        let result = if receives { self.table(0) } else { Err(DropReason::PortDown) };
+        self.todo.push(Todo::ActionSet);
+        let result = if !receives {
+            Err(DropReason::PortDown)
+        } else if self.drops_as_fragment() {
+            Err(DropReason::Fragment)
+        } else {
+            self.table(0).and_then(|()| self.run())
+        };
         self.finish(result);
+    }
+
+    fn drops_as_fragment(&mut self) -> bool {
+        self.tables.drops_fragments() && self.flow.read(Field::IpFrag, fragment::ANY.into()) != Ok(0)
     }
 
     /// Translates the actions of a packet-out.
-    pub fn translate_list(mut self, actions: &[OfAction]) {
-        let result = actions.iter().try_for_each(|action| {
-            if matches!(action, OfAction::Output { port: PortNo::TABLE, .. }) { self.table(0) } else { self.action(action) }
-        });
+    pub fn translate_list(&mut self, actions: &'a OfActions) {
+        self.todo.push(Todo::ActionSet);
+        self.todo.push(Todo::Actions(List::borrowed(actions, 0)));
+        let result = self.run();
         self.finish(result);
     }
 
-    fn finish(mut self, result: Result<(), DropReason>) {
-        let result = result.and_then(|()| self.carry_out_action_set());
+    /// Goes on with what was frozen, for a frame that has this key now.
+    pub fn translate_rest(&mut self, key: &FlowKey, continuation: &'a Arc<Continuation>) {
+        let Frozen { todo, kept, action_set, stack, queue, rule, depth, passes, group } = &continuation.frozen;
+        self.flow.resume(key, kept);
+        self.examine_origin();
+        self.action_set.clone_from(action_set);
+        self.said.effects.continuation = Some(continuation.clone());
+        self.stack.clone_from(stack);
+        (self.queue, self.depth, self.passes) = (*queue, *depth, passes + 1);
+        self.rule = rule.as_ref().map(|rule| &rule.0);
+        self.todo.extend(todo.iter().map(|rest| rest.todo()));
+        if let Some(group) = group {
+            self.todo.push(Todo::Bucket(&group.0, frozen::choice(key)));
+        }
+        let result = self.run();
+        self.finish(result);
+    }
+
+    /// Drops a frame.
+    pub fn drop_frame(&mut self, reason: DropReason) {
+        self.finish(Err(reason));
+    }
+
+    fn run(&mut self) -> Result<(), DropReason> {
+        while let Some(todo) = self.todo.pop() {
+            self.step(todo)?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, todo: Todo<'a>) -> Result<(), DropReason> {
+        match todo {
+            Todo::Actions(list) => self.actions(list),
+            Todo::AfterApply(rule) => match self.after_apply(rule)? {
+                Some(next) => self.table(next),
+                None => Ok(()),
+            },
+            Todo::Table(table) => self.table(table),
+            Todo::Resubmit(port, table) => match self.search(port, table) {
+                Ok(Some(rule)) => {
+                    // Where nothing else is to be done, one return is as good as two.
+                    if !matches!(self.todo.last(), Some(Todo::Return(..))) {
+                        self.todo.push(Todo::Return(self.rule, self.depth));
+                    }
+                    self.depth += 1;
+                    self.go_on_from(rule)
+                }
+                // Nothing found, nothing done: the actions after it go on.
+                Ok(None) => {
+                    self.observer.observe(Step::Return);
+                    Ok(())
+                }
+                Err(stop) => self.put_off(stop, todo),
+            },
+            Todo::Return(rule, depth) => {
+                (depth..self.depth).for_each(|_| self.observer.observe(Step::Return));
+                (self.rule, self.depth) = (rule, depth);
+                Ok(())
+            }
+            Todo::Group(group) => self.group(group),
+            Todo::Bucket(group, place) => {
+                self.bucket(group, place);
+                Ok(())
+            }
+            Todo::Copy(actions) => {
+                let action_set = self.action_set.clone();
+                self.begin_copy();
+                *self.action_set = action_set;
+                self.todo.push(Todo::ActionSet);
+                self.todo.push(Todo::Actions(List::shared(actions)));
+                Ok(())
+            }
+            Todo::EndCopy(original) => self.end_copy(*original),
+            Todo::ActionSet if self.action_set.is_empty() => Ok(()),
+            Todo::ActionSet => {
+                self.observer.observe(Step::ActionSet);
+                let set = self.action_set.take();
+                self.actions(List::set(set))
+            }
+        }
+    }
+
+    fn finish(&mut self, result: Result<(), DropReason>) {
         if let Err(reason) = result {
             self.observer.observe(Step::Stopped(reason));
-            self.scratch.actions.clear();
+            self.said.actions.clear();
             self.stopped = Some(reason);
         }
-        trim(&mut self.scratch.actions);
-        self.scratch.reason = self.stopped.unwrap_or(DropReason::Rule);
-        self.scratch.mask = self.flow.examined();
-        self.scratch.effects.rules.truncate(self.matched);
+        trim(&mut self.said.actions, 0);
+        self.said.reason = self.stopped.unwrap_or(DropReason::Rule);
+        self.said.mask = *self.flow.examined();
+        self.said.effects.credits.truncate(self.credited);
     }
 
     /// The ingress port, which is always examined unless an action wrote it.
@@ -94,292 +259,281 @@ impl<'a, O: Observer + ?Sized> Pipeline<'a, O> {
     pub(super) fn make(&mut self, action: Action) -> Result<(), DropReason> {
         self.work()?;
         self.observer.observe(Step::Made(&action));
-        self.scratch.actions.push(action);
+        self.said.actions.push(action);
         Ok(())
     }
 
-    /// Goes through the tables from `table`.
-    fn table(&mut self, table: u8) -> Result<(), DropReason> {
-        match self.lookup(table)? {
-            Some(rule) => self.instructions(rule),
-            None => {
-                self.miss();
-                Ok(())
-            }
-        }
-    }
-
-    /// No rule, not even a table-miss rule, matched on the way through the tables: the frame ends here (OpenFlow 1.3.5, 5.4).
-    fn miss(&mut self) {
-        self.scratch.action_set.clear();
-        self.stop(DropReason::NoMatch);
-    }
-
-    fn lookup(&mut self, table: u8) -> Result<Option<&'a Rule>, DropReason> {
-        if usize::from(table) >= TABLE_COUNT {
-            return Ok(None);
-        }
-        let effects = &mut self.scratch.effects;
-        if effects.lookups.len() >= LOOKUPS_MAX {
-            return Err(DropReason::TooManyTables);
-        }
-        let mut examined = FlowMask::ZERO;
-        let rule = self.tables.lookup(table, self.flow.flow(), &mut examined);
-        self.flow.examine(&examined);
-        effects.lookups.push(Lookup { table, matched: rule.is_some() });
-        if let Some(rule) = rule {
-            match effects.rules.get_mut(self.matched) {
-                Some(held) if Arc::ptr_eq(held, &rule.counters) => {}
-                Some(other) => *other = rule.counters.clone(),
-                None => effects.rules.push(rule.counters.clone()),
-            }
-            self.matched += 1;
-        }
-        let rule = rule.map(|rule| &**rule);
-        self.observer.observe(Step::Lookup { table, flow: self.flow.flow(), rule });
-        Ok(rule)
-    }
-
-    /// Carries out the instructions of a rule, and of those that it goes on to.
-    fn instructions(&mut self, mut rule: &'a Rule) -> Result<(), DropReason> {
-        let outer = self.rule;
-        loop {
-            self.rule = Some(rule);
-            let instructions = &rule.instructions;
-            if instructions.meter.is_some() {
-                return Err(DropReason::Unsupported);
-            }
-            instructions.apply.iter().try_for_each(|action| self.action(action))?;
-            if instructions.clear {
-                self.scratch.action_set.clear();
-            }
-            for action in &instructions.write {
-                self.work()?;
-                self.scratch.action_set.write(action);
-            }
-            if let Some((value, mask)) = instructions.metadata {
-                self.flow.write(Field::Metadata, (value & mask).into(), mask.into());
-            }
-            let Some(next) = instructions.goto else { break };
-            match self.lookup(next)? {
-                Some(next) => rule = next,
-                None => {
-                    self.miss();
-                    break;
-                }
-            }
-        }
-        // The action set is carried out for the last rule on the way, what follows a resubmit for the rule that has it.
-        if self.depth > 0 {
-            self.rule = outer;
-        }
-        Ok(())
-    }
-
-    fn carry_out_action_set(&mut self) -> Result<(), DropReason> {
-        if self.scratch.action_set.is_empty() {
-            return Ok(());
-        }
-        self.observer.observe(Step::ActionSet);
-        let set = std::mem::take(&mut self.scratch.action_set);
-        let result = set.in_order().try_for_each(|action| self.action(&action));
-        self.scratch.action_set = set;
-        result
-    }
-
-    fn action(&mut self, action: &OfAction) -> Result<(), DropReason> {
-        self.work()?;
-        self.observer.observe(Step::Action(action));
-        match *action {
-            OfAction::Output { port, max_len } => self.output(port, max_len),
-            OfAction::SetField { field, value, mask } => self.set(field, value, mask),
-            OfAction::SetNwTtl(ttl) => self.set(Field::NwTtl, ttl.into(), 0xff),
-            OfAction::Load { destination, value } => {
-                self.set(destination.field, u128::from(value) << destination.offset, bits(destination))
-            }
-            OfAction::Move { source, destination } => {
-                if !self.flow.meets(source.field.info().prerequisite) {
-                    return Ok(());
-                }
-                let value = self.flow.read(source.field, bits(source)) >> source.offset;
-                self.set(destination.field, value << destination.offset, bits(destination))
-            }
-            OfAction::PushVlan(tpid) => self.push_vlan(tpid),
-            OfAction::PopVlan => self.pop_vlan(),
-            OfAction::DecNwTtl => self.decrement_ttl(),
-            OfAction::Resubmit { port, table } => self.resubmit(port, table),
-            OfAction::Controller { max_len, controller_id, reason } => self.controller(max_len, reason, controller_id),
-            OfAction::SetQueue(_) => Ok(()),
-            OfAction::Group(_) => Err(DropReason::Unsupported),
-        }
-    }
-
-    fn output(&mut self, port: PortNo, max_len: u16) -> Result<(), DropReason> {
-        match port {
-            PortNo::IN_PORT => self.send(self.in_port()),
-            PortNo::NORMAL => self.normal(),
-            PortNo::FLOOD | PortNo::ALL => {
-                let (tables, in_port) = (self.tables, self.in_port());
-                for to in tables.ports().iter().filter(|to| to.link_up && to.no != in_port) {
-                    if port == PortNo::ALL || !to.config.intersects(PortConfig::NO_FLOOD) {
-                        self.send(to.no)?;
-                    }
-                }
-                Ok(())
-            }
-            PortNo::CONTROLLER => {
-                // A rule that matches everything at the lowest priority is the table-miss rule.
-                let missed = self.rule.is_some_and(|rule| rule.priority == 0 && rule.matching.expand().mask() == &FlowMask::ZERO);
-                self.controller(max_len, if missed { OFPR_NO_MATCH } else { OFPR_ACTION }, 0)
-            }
-            port if port == self.in_port() => {
-                self.stop(DropReason::NoDestination);
-                Ok(())
-            }
-            port => self.send(port),
-        }
-    }
-
-    /// Sends to a port of the switch, whichever it is, if it takes frames.
-    pub(super) fn send(&mut self, port: PortNo) -> Result<(), DropReason> {
-        if self.tables.ports().get(port).is_some_and(|port| port.forwards()) {
-            self.make(Action::Output(port))
+    /// No rule, not even a table-miss rule, matched on the way through the tables: the frame ends here (OpenFlow 1.3.5, 5.4), or goes to the controllers.
+    fn miss(&mut self, table: u8) -> Result<(), DropReason> {
+        self.action_set.clear();
+        if self.tables.misses_to_controller() {
+            self.rule = None;
+            let to = self.to_controller(CONTROLLER_WHOLE, OFPR_NO_MATCH, 0);
+            self.give(ToController { table, ..to })
         } else {
-            self.stop(DropReason::NoDestination);
+            self.stop(DropReason::NoMatch);
             Ok(())
         }
     }
 
-    fn controller(&mut self, max_len: u16, reason: u8, controller_id: u16) -> Result<(), DropReason> {
-        let wanted = |config: PortConfig| reason != OFPR_NO_MATCH || !config.intersects(PortConfig::NO_PACKET_IN);
-        if self.tables.ports().get(self.in_port()).is_some_and(|port| !wanted(port.config)) {
-            self.stop(DropReason::NoMatch);
-            return Ok(());
+    fn lookup(&mut self, table: u8) -> Result<Option<&'a Arc<Rule>>, Stop> {
+        if usize::from(table) >= TABLE_COUNT {
+            return Ok(None);
         }
-        let to = self.to_controller(max_len, reason, controller_id);
-        self.make(Action::Controller(to))
-    }
-
-    fn to_controller(&self, max_len: u16, reason: u8, controller_id: u16) -> Box<ToController> {
-        let (table, cookie) = self.rule.map_or((0, u64::MAX), |rule| (rule.table, rule.cookie));
-        // The state words are constants or copies of what was examined.
-        let state = std::array::from_fn(|i| self.flow.flow().0[KEY_WORDS + i]);
-        Box::new(ToController { max_len, reason, controller_id, table, cookie, state })
-    }
-
-    fn resubmit(&mut self, port: PortNo, table: Option<u8>) -> Result<(), DropReason> {
-        if self.depth >= DEPTH_MAX {
-            return Err(DropReason::TooManyTables);
+        if self.said.effects.lookups.len() >= LOOKUPS_MAX {
+            return Err(DropReason::TooManyTables.into());
         }
-        let table = table.unwrap_or(self.rule.map_or(0, |rule| rule.table));
-        let rule = if port == PortNo::IN_PORT {
-            self.lookup(table)?
-        } else {
-            let saved = self.flow.pretend_in_port(port.0);
-            let rule = self.lookup(table);
-            self.flow.restore_in_port(saved);
-            rule?
-        };
-        // Nothing found, nothing done: the actions after this one go on.
+        let mut examined = FlowMask::ZERO;
+        let rule = self.tables.lookup(table, self.flow.flow(), &mut examined);
+        self.flow.examine(&examined)?;
+        self.said.effects.lookups.push(Lookup { table, matched: rule.is_some() });
         if let Some(rule) = rule {
-            self.depth += 1;
-            self.instructions(rule)?;
-            self.depth -= 1;
+            self.credit(&rule.counters);
         }
-        self.observer.observe(Step::Return);
+        let (flow, unknown) = (self.flow.flow(), self.flow.unknown());
+        self.observer.observe(Step::Lookup { table, flow, unknown, rule: rule.map(|rule| &**rule) });
+        Ok(rule)
+    }
+
+    /// A lookup as if the frame had come in through another port.
+    #[inline(always)]
+    fn search(&mut self, port: PortNo, table: u8) -> Result<Option<&'a Arc<Rule>>, Stop> {
+        if self.depth >= DEPTH_MAX {
+            return Err(DropReason::TooManyTables.into());
+        }
+        if port == PortNo::IN_PORT {
+            return self.lookup(table);
+        }
+        let saved = self.flow.pretend_in_port(port.0);
+        let rule = self.lookup(table);
+        self.flow.restore_in_port(saved);
+        rule
+    }
+
+    /// Has the frame credited to a rule, a group or a bucket. Where the translation before credited the same, that need not be counted as held once more.
+    #[inline(always)]
+    fn credit(&mut self, counters: &Arc<Counters>) {
+        let credits = &mut self.said.effects.credits;
+        match credits.get_mut(self.credited) {
+            Some(held) if Arc::ptr_eq(held, counters) => {}
+            Some(other) => *other = counters.clone(),
+            None => credits.push(counters.clone()),
+        }
+        self.credited += 1;
+    }
+
+    /// Goes through the tables from this one on.
+    fn table(&mut self, table: u8) -> Result<(), DropReason> {
+        match self.lookup(table) {
+            Ok(Some(rule)) => self.go_on_from(rule),
+            Ok(None) => self.miss(table),
+            Err(stop) => self.put_off(stop, Todo::Table(table)),
+        }
+    }
+
+    /// Carries out a rule, and those that it goes on to.
+    fn go_on_from(&mut self, mut rule: &'a Arc<Rule>) -> Result<(), DropReason> {
+        while let Some(next) = self.carry_out(rule)? {
+            rule = match self.lookup(next) {
+                Ok(Some(rule)) => rule,
+                Ok(None) => return self.miss(next),
+                Err(stop) => return self.put_off(stop, Todo::Table(next)),
+            };
+        }
         Ok(())
     }
 
-    /// Writes constants into the bits `mask` of a field, if the frame has it.
-    fn set(&mut self, field: Field, value: u128, mask: u128) -> Result<(), DropReason> {
-        let mask = mask & field.ones();
-        let value = value & mask;
-        if mask == 0 || !self.flow.meets(field.info().prerequisite) {
-            return Ok(());
-        }
-        match field {
-            Field::InPortNxm => {
-                let old = self.flow.read(field, field.ones() & !mask);
-                self.flow.write(Field::InPort, widen_port(old | value), Field::InPort.ones());
-                Ok(())
-            }
-            Field::VlanTci => self.set_tci(value, mask),
-            // Bit 12 says that there is a tag. This is no way to push or pop one.
-            Field::VlanVid if !self.flow.is_tagged() => Ok(()),
-            Field::VlanVid => self.set_bits(field, value, mask & !u128::from(PRESENT)),
-            _ => self.set_bits(field, value, mask),
-        }
-    }
-
-    fn set_bits(&mut self, field: Field, value: u128, mask: u128) -> Result<(), DropReason> {
-        let value = value & mask;
-        self.flow.write(field, value, mask);
-        // The ingress port and a tunnel's key are in no frame.
-        if mask == 0 || field.is_state() || matches!(field, Field::InPort | Field::TunnelId) {
-            return Ok(());
-        }
-        self.make(Action::Set { field, value, mask })
-    }
-
-    /// Nicira's VLAN TCI is written with all that it says: bit 12 pushes or pops a tag.
-    fn set_tci(&mut self, value: u128, mask: u128) -> Result<(), DropReason> {
-        let present = u128::from(PRESENT);
-        if mask & present != 0 {
-            match (self.flow.is_tagged(), value & present != 0) {
-                (false, true) => self.push_vlan(ethertype::VLAN)?,
-                (true, false) => return self.pop_vlan(),
-                _ => {}
+    /// Carries out a rule, and returns the table that it goes on to. `None`: to none, or what it does first is on the stack.
+    fn carry_out(&mut self, rule: &'a Arc<Rule>) -> Result<Option<u8>, DropReason> {
+        self.rule = Some(rule);
+        let instructions = &rule.instructions;
+        if let Some(meter) = instructions.meter {
+            // A rule goes with its meter.
+            let meter = self.tables.meter(meter).ok_or(DropReason::Meter)?;
+            self.make(Action::Meter(ByAddress(meter.clone())))?;
+            if meter.remarks() {
+                self.flow.doubt_field(Field::IpDscp);
             }
         }
-        if self.flow.is_tagged() { self.set_bits(Field::VlanTci, value, mask & !present) } else { Ok(()) }
-    }
-
-    fn push_vlan(&mut self, tpid: u16) -> Result<(), DropReason> {
-        self.flow.push_vlan();
-        self.make(Action::PushVlan(tpid))
-    }
-
-    fn pop_vlan(&mut self) -> Result<(), DropReason> {
-        if !self.flow.is_tagged() {
-            return Ok(());
+        for (at, action) in instructions.apply.iter().enumerate() {
+            match self.one(action) {
+                Ok(Next::Action) => {}
+                led => {
+                    if instructions.go_beyond_apply() {
+                        self.todo.push(Todo::AfterApply(rule));
+                    }
+                    self.leave(led, List::borrowed(&instructions.apply, at))?;
+                    return Ok(None);
+                }
+            }
         }
-        self.flow.pop_vlan();
-        self.make(Action::PopVlan)
+        self.after_apply(rule)
     }
 
-    fn decrement_ttl(&mut self) -> Result<(), DropReason> {
-        if !self.flow.meets(Prerequisite::Ip) {
-            return Ok(());
+    fn after_apply(&mut self, rule: &'a Arc<Rule>) -> Result<Option<u8>, DropReason> {
+        let instructions = &rule.instructions;
+        if instructions.clear {
+            self.action_set.clear();
         }
-        self.flow.decrement_ttl();
-        let expired = self.tables.invalid_ttl_to_controller().then(|| self.to_controller(CONTROLLER_WHOLE, OFPR_INVALID_TTL, 0));
-        self.make(Action::DecTtl { expired })
+        for action in instructions.write.iter() {
+            self.work()?;
+            self.action_set.write(action);
+        }
+        if let Some((value, mask)) = instructions.metadata {
+            self.flow.write(Field::Metadata, (value & mask).into(), mask.into());
+        }
+        Ok(instructions.goto)
+    }
+
+    /// Carries out actions until one leads elsewhere.
+    fn actions(&mut self, mut list: List<'a>) -> Result<(), DropReason> {
+        while let Some(action) = list.next() {
+            match self.one(action) {
+                Ok(Next::Action) => list.advance(),
+                led => return self.leave(led, list),
+            }
+        }
+        if let Some(memory) = list.into_memory() {
+            self.action_set.reuse(memory);
+        }
+        Ok(())
+    }
+
+    /// Goes where the next action of a list has led.
+    #[inline(always)]
+    fn leave(&mut self, led: Result<Next<'a>, Stop>, mut list: List<'a>) -> Result<(), DropReason> {
+        match led {
+            Ok(Next::Action) => self.todo.push(Todo::Actions(list)),
+            Ok(Next::Step(step)) => {
+                list.advance();
+                if !list.is_over() {
+                    self.todo.push(Todo::Actions(list));
+                }
+                // At once: only resubmits nest here, and no deeper than they may.
+                self.step(step)?;
+            }
+            Ok(Next::Exit) => {
+                let last = self.todo.iter().rposition(|todo| matches!(todo, Todo::EndCopy(_) | Todo::ActionSet));
+                self.todo.truncate(last.map_or(0, |last| last + 1));
+            }
+            Err(stop) => self.put_off(stop, Todo::Actions(list))?,
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn one(&mut self, action: &OfAction) -> Result<Next<'a>, Stop> {
+        self.work()?;
+        self.observer.observe(Step::Action(action));
+        self.action(action)
+    }
+
+    /// Freezes the translation, if that is what stopped a step, which is then to be done first.
+    fn put_off(&mut self, stop: Stop, step: Todo<'a>) -> Result<(), DropReason> {
+        match stop {
+            Stop::Dropped(reason) => Err(reason),
+            Stop::Unknown => {
+                self.todo.push(step);
+                let within = self.todo.iter().rposition(|todo| matches!(todo, Todo::EndCopy(_))).map_or(0, |copy| copy + 1);
+                let rest = self.todo.drain(within..).filter_map(Todo::keep).collect();
+                let action_set = std::mem::take(self.action_set);
+                let continuation = self.freeze(Frozen { todo: rest, action_set, ..self.now() })?;
+                self.make(Action::Recirculate(ByAddress(continuation)))
+            }
+        }
+    }
+
+    /// The state of the translation, with nothing left to be done.
+    fn now(&self) -> Frozen {
+        Frozen {
+            todo: Vec::new(),
+            kept: self.flow.keep(),
+            action_set: Default::default(),
+            stack: self.stack.clone(),
+            queue: self.queue,
+            rule: self.rule.cloned().map(ByAddress),
+            depth: self.depth,
+            passes: self.passes,
+            group: None,
+        }
+    }
+
+    fn freeze(&mut self, frozen: Frozen) -> Result<Arc<Continuation>, DropReason> {
+        if self.passes >= PASSES_MAX {
+            return Err(DropReason::TooManyTables);
+        }
+        self.tables.continuations().of(frozen).ok_or(DropReason::TooManyTables)
+    }
+
+    fn group(&mut self, group: &'a Arc<Group>) -> Result<(), DropReason> {
+        self.credit(&group.counters);
+        let all = 0..group.buckets.len() as u16;
+        match group.kind {
+            GroupKind::All | GroupKind::Indirect => self.todo.extend(all.rev().map(|place| Todo::Bucket(group, place))),
+            GroupKind::FastFailover => match group.live().first() {
+                Some(place) => self.todo.push(Todo::Bucket(group, *place)),
+                None => self.stop(DropReason::NoBucket),
+            },
+            GroupKind::Select if group.choices().is_none() => self.stop(DropReason::NoBucket),
+            GroupKind::Select => {
+                let continuation = self.freeze(Frozen { group: Some(ByAddress(group.clone())), ..self.now() })?;
+                self.make(Action::Copy([Action::Recirculate(ByAddress(continuation))].into()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Does to a copy what a bucket says.
+    fn bucket(&mut self, group: &'a Arc<Group>, place: u16) {
+        let Some(bucket) = group.buckets.get(usize::from(place)) else { return };
+        self.credit(&bucket.counters);
+        self.begin_copy();
+        self.todo.push(Todo::Actions(List::borrowed(&bucket.in_order, 0)));
+    }
+
+    /// What is done from here on is done to a copy, until its end. It begins with an empty action set.
+    fn begin_copy(&mut self) {
+        let original = Original {
+            view: self.flow.save(),
+            action_set: std::mem::take(self.action_set),
+            stack: self.stack.clone(),
+            queue: self.queue,
+            rule: self.rule,
+            depth: self.depth,
+            made: self.said.actions.len(),
+        };
+        self.todo.push(Todo::EndCopy(Box::new(original)));
+    }
+
+    fn end_copy(&mut self, original: Original<'a>) -> Result<(), DropReason> {
+        let Original { view, action_set, stack, queue, rule, depth, made } = original;
+        self.flow.restore(view);
+        *self.action_set = action_set;
+        (self.stack, self.queue, self.rule, self.depth) = (stack, queue, rule, depth);
+        trim(&mut self.said.actions, made);
+        if self.said.actions[made..].iter().any(|action| !action.leaves_frame()) {
+            let copy = self.said.actions.drain(made..).collect();
+            self.said.actions.push(Action::Copy(copy));
+        }
+        Ok(())
     }
 }
 
-/// The bits of a range, in their places.
-fn bits(range: FieldRange) -> u128 {
-    u128::MAX.checked_shr(128 - u32::from(range.bits)).unwrap_or(0).checked_shl(range.offset.into()).unwrap_or(0)
-}
-
-/// OpenFlow 1.0's 16 bits of a port number in 32: the reserved ports, from 0xff00, move up.
-fn widen_port(port: u128) -> u128 {
-    if port >= 0xff00 { port | 0xffff_0000 } else { port }
-}
-
-/// Takes away what is done to the frame after it was sent for the last time; and what is done last need not be done to a copy.
-fn trim(actions: &mut Vec<Action>) {
-    while let Some(last) = actions.pop() {
+/// Of the actions from `first` on, takes away what is done to the frame after it was sent for the last time; and what is done last need not be done to a copy.
+fn trim(actions: &mut Vec<Action>, first: usize) {
+    while actions.len() > first
+        && let Some(last) = actions.pop()
+    {
         match last {
-            Action::Set { .. } | Action::PushVlan(_) | Action::PopVlan | Action::DecTtl { expired: None } => {}
             Action::Copy(inner) => {
                 actions.extend(inner);
                 return;
             }
-            Action::Output(_) | Action::Controller(_) | Action::DecTtl { .. } => {
+            last if last.matters_at_the_end() => {
                 actions.push(last);
                 return;
             }
+            _ => {}
         }
     }
 }

@@ -57,4 +57,9 @@ pub mod ethertype {
     pub const fn is_vlan(ethertype: u16) -> bool {
         matches!(ethertype, VLAN | SERVICE_VLAN)
     }
+
+    /// Whether an MPLS entry follows.
+    pub const fn is_mpls(ethertype: u16) -> bool {
+        matches!(ethertype, MPLS | MPLS_MULTICAST)
+    }
 }

@@ -1,17 +1,9 @@
 use super::*;
-use crate::action::ToController;
+use crate::action::NoControllers;
 use crate::key::{Field, Match};
 use crate::port::DummyPort;
-use crate::tables::instruction::{CONTROLLER_WHOLE, Instructions};
+use crate::tables::instruction::{CONTROLLER_WHOLE, Instructions, OfAction};
 use crate::tables::{FlowMod, MacTable, Port, PortConfig, PortCounters, RuleFilter, RuleFlags, VlanMode, VlanSet};
-
-struct NoControllers;
-
-impl Controllers for NoControllers {
-    fn give(&mut self, _: &Batch, _: u16, _: &ToController) -> Result<(), DropReason> {
-        Err(DropReason::NoController)
-    }
-}
 
 /// A worker with `count` ports, and the tables it works by.
 struct Rig {
@@ -49,7 +41,7 @@ impl Rig {
     }
 
     fn rule(&mut self, matching: Match, apply: Vec<OfAction>) -> Arc<crate::tables::Rule> {
-        let instructions = Instructions { apply, ..Instructions::default() };
+        let instructions = Instructions { apply: apply.into(), ..Instructions::default() };
         let flow_mod = FlowMod { matching, instructions, flags: RuleFlags::RESET_COUNTS, ..FlowMod::default() };
         self.draft.flow_mod(&flow_mod, 0).expect("a good rule");
         self.published.publish(self.draft.clone());
@@ -142,8 +134,12 @@ fn idle_megaflows_go_and_their_counts_stay() {
 fn flow_by_flow(rig: &mut Rig, from: u32) {
     let matching = Match::ANY.with(Field::InPort, from.into()).with(Field::EthType, 0x800).with(Field::IpProto, 17);
     rig.rule(matching.with(Field::UdpSrc, 0xffff), Vec::new());
-    let flow_mod =
-        FlowMod { matching, priority: 1, instructions: Instructions { apply: output(3), ..Instructions::default() }, ..FlowMod::default() };
+    let flow_mod = FlowMod {
+        matching,
+        priority: 1,
+        instructions: Instructions { apply: output(3).into(), ..Instructions::default() },
+        ..FlowMod::default()
+    };
     rig.draft.flow_mod(&flow_mod, 0).expect("a good rule");
     rig.published.publish(rig.draft.clone());
 }
@@ -181,7 +177,7 @@ fn background_work_comes_in_small_pieces() {
     while rig.worker.breathe(0) > 0 || rig.worker.arm() {}
     assert_eq!(rig.worker.stats().megaflows, 20_000);
     // All go, since fewer bits count now, without any frame asking for them.
-    let instructions = Instructions { apply: output(2), ..Instructions::default() };
+    let instructions = Instructions { apply: output(2).into(), ..Instructions::default() };
     let matching = Match::ANY.with(Field::InPort, 1);
     rig.draft.flow_mod(&FlowMod { matching, priority: 0xffff, instructions, ..FlowMod::default() }, 0).expect("a good rule");
     rig.published.publish(rig.draft.clone());
@@ -263,8 +259,8 @@ fn a_port_that_causes_translations_is_passed_over_while_others_have_work() {
 fn a_packet_out_is_carried_out_and_credited_to_no_port() {
     let mut rig = Rig::new(2, CacheLimits::default());
     let rule = rig.rule(Match::ANY.with(Field::InPort, 1), output(2));
-    rig.worker.inject(PortNo(1), &udp(1), &[OfAction::Output { port: PortNo::TABLE, max_len: 0 }], 7);
-    rig.worker.inject(PortNo::CONTROLLER, &udp(1), &output(1), 7);
+    rig.worker.inject(PortNo(1), &udp(1), &[OfAction::Output { port: PortNo::TABLE, max_len: 0 }].into(), 7);
+    rig.worker.inject(PortNo::CONTROLLER, &udp(1), &output(1).into(), 7);
     assert_eq!((rig.ports[0].take().len(), rig.ports[1].take().len()), (1, 1));
     assert_eq!(rule.counters.frames(), 1);
     assert_eq!(rig.draft.ports().get(PortNo(1)).expect("it is there").counters.totals().rx_frames, 0);

@@ -1,6 +1,6 @@
 //! What to do to a running switch so that it becomes what a config says: a pure function of the two.
 
-use super::{Config, ControllerTarget, FailMode, ListenTarget, Name, Origin, Polling, PortConfig, PortSpec, VlanSpec};
+use super::{Config, ControllerTarget, FailMode, ListenTarget, Name, OpenFlow, Origin, Polling, PortConfig, PortSpec, VlanSpec};
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,7 @@ pub enum Step {
     Connect(ControllerTarget),
     SetFailMode(FailMode),
     SetPolling(Polling),
+    SetOpenFlow(OpenFlow),
     /// The config changes something that only a restart can change.
     NeedsRestart(&'static str),
 }
@@ -31,6 +32,7 @@ impl std::fmt::Display for Step {
             Self::Connect(target) => write!(f, "controller {target} added"),
             Self::SetFailMode(mode) => write!(f, "fail-mode set to {mode}"),
             Self::SetPolling(polling) => write!(f, "polling set to {}, idle-us {}", polling.poll, polling.idle.as_micros()),
+            Self::SetOpenFlow(openflow) => write!(f, "OpenFlow set to {openflow}"),
             Self::NeedsRestart(what) => write!(f, "{what} is changed in the config and takes effect with the next start"),
         }
     }
@@ -64,6 +66,9 @@ pub fn steps(running: &Config, wanted: &Config) -> Vec<Step> {
     if running.polling != wanted.polling {
         steps.push(Step::SetPolling(wanted.polling));
     }
+    if running.openflow != wanted.openflow {
+        steps.push(Step::SetOpenFlow(wanted.openflow));
+    }
 
     let removed = |name: &Name| steps.iter().any(|step| matches!(step, Step::RemovePort(gone) if gone == name));
     let added: Vec<_> = wanted.ports.iter().filter(|port| removed(&port.name) || find(running, &port.name).is_none()).collect();
@@ -75,7 +80,6 @@ pub fn steps(running: &Config, wanted: &Config) -> Vec<Step> {
         ("the switch's name", running.name != wanted.name),
         ("the datapath id", running.datapath_id != wanted.datapath_id),
         ("the workers' CPUs", running.cpus != wanted.cpus),
-        ("the OpenFlow versions", running.versions != wanted.versions),
     ];
     steps.extend(fixed.into_iter().filter(|(_, differs)| *differs).map(|(what, _)| Step::NeedsRestart(what)));
     steps

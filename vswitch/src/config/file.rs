@@ -55,11 +55,18 @@ pub(super) struct WorkersSection {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub(super) struct OpenFlowSection {
     pub listen: Option<Vec<Spanned<ListenTarget>>>,
     pub controllers: Option<Vec<Spanned<ControllerTarget>>>,
+    pub private_key: Option<Spanned<PathBuf>>,
+    pub certificate: Option<Spanned<PathBuf>>,
+    pub ca_cert: Option<Spanned<PathBuf>>,
     pub versions: Option<Spanned<Vec<Version>>>,
+    pub inactivity_probe_s: Option<Spanned<u64>>,
+    pub max_backoff_s: Option<Spanned<u64>>,
+    pub packet_in_rate: Option<Spanned<u64>>,
+    pub packet_in_burst: Option<Spanned<u64>>,
 }
 
 #[derive(Debug, Deserialize)]

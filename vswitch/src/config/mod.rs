@@ -6,9 +6,11 @@
 
 mod diff;
 mod file;
+mod openflow;
 mod run_dir;
 mod spec;
 mod target;
+mod tls;
 mod words;
 
 use std::collections::{HashMap, HashSet};
@@ -17,12 +19,16 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use toml::Spanned;
+
 pub use diff::{Step, steps};
 pub use file::{ConfigFile, FileError};
+pub use openflow::{OpenFlow, Rate};
 pub use run_dir::{NoRunDir, RunDir, SOCKET_PATH_MAX};
 pub use spec::{Name, PortKind, PortSpec, QUEUES_MAX, Role, SpecError, VhostUser, VlanSpec, parse_port};
 pub use target::{ControllerTarget, ListenTarget, OPENFLOW_PORT, TargetError};
-pub use words::{DatapathId, FailMode, LogLevel, Poll, Version};
+pub use tls::{TlsFile, TlsFiles};
+pub use words::{DatapathId, FailMode, LogLevel, Poll, Version, Versions};
 
 use crate::cli::RunArgs;
 
@@ -30,6 +36,8 @@ use crate::cli::RunArgs;
 const IDLE_US: u64 = 50;
 /// The longest idle time before a worker sleeps, in microseconds.
 const IDLE_US_MAX: u64 = 1_000_000;
+/// The longest inactivity probe and the longest back-off, in seconds: an hour.
+const SECONDS_MAX: u64 = 3600;
 
 /// All that a switch is told before it starts, and by a reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,8 +56,10 @@ pub struct Config {
     pub listen: Vec<ListenTarget>,
     /// Whom it connects to.
     pub controllers: Vec<ControllerTarget>,
-    /// The OpenFlow versions that it speaks, at least one.
-    pub versions: Vec<Version>,
+    /// How it deals with them.
+    pub openflow: OpenFlow,
+    /// What it shows of itself over TLS, and whom it trusts there; given if there is an `ssl` or `pssl` target.
+    pub tls: Option<TlsFiles>,
     /// Its ports, in their order; no name, OpenFlow number or socket twice.
     pub ports: Vec<PortConfig>,
 }
@@ -129,6 +139,10 @@ enum Problem {
     LongIdle(u64),
     #[error("no OpenFlow version is given; give at least one")]
     NoVersion,
+    #[error("{what} is {given}; give a number from {least} to {most}")]
+    OutOfRange { what: &'static str, given: u64, least: u64, most: u64 },
+    #[error("{user} needs a private key, a certificate and a CA certificate; give the {missing} with --{missing} FILE, or in [openflow]")]
+    NoTlsFile { user: String, missing: TlsFile },
 }
 
 impl ConfigError {
@@ -183,7 +197,8 @@ impl Config {
             polling: Polling { poll: flags.poll.or(workers.poll).unwrap_or(Poll::Adaptive), idle: given.idle()? },
             listen: given.listen(&name, &mut taken)?,
             controllers: given.controllers(),
-            versions: given.versions()?,
+            openflow: given.openflow()?,
+            tls: given.tls()?,
             ports: given.ports(&mut taken)?,
             name,
         })
@@ -242,30 +257,89 @@ impl Given<'_> {
         }
     }
 
-    fn versions(&self) -> Result<Vec<Version>, ConfigError> {
+    fn openflow(&self) -> Result<OpenFlow, ConfigError> {
+        let default = OpenFlow::default();
+        let section = &self.sections.openflow;
+        let probe = self.number(&section.inactivity_probe_s, "inactivity-probe-s", 0, SECONDS_MAX)?.map(Duration::from_secs);
+        let backoff = self.number(&section.max_backoff_s, "max-backoff-s", 1, SECONDS_MAX)?;
+        let rate = self.number(&section.packet_in_rate, "packet-in-rate", 0, Rate::MAX.into())?.unwrap_or_default() as u32;
+        let burst = self.number(&section.packet_in_burst, "packet-in-burst", 1, Rate::MAX.into())?;
+        let burst = burst.map_or(Rate::burst_of(rate), |burst| burst as u32);
+        Ok(OpenFlow {
+            versions: self.versions()?.unwrap_or(default.versions),
+            inactivity_probe: probe.map_or(default.inactivity_probe, |probe| Some(probe).filter(|probe| !probe.is_zero())),
+            max_backoff: backoff.map_or(default.max_backoff, Duration::from_secs),
+            packet_ins: (rate > 0).then_some(Rate { per_second: rate, burst }),
+        })
+    }
+
+    fn versions(&self) -> Result<Option<Versions>, ConfigError> {
         match &self.sections.openflow.versions {
-            _ if !self.flags.openflow.is_empty() => Ok(self.flags.openflow.clone()),
+            _ if !self.flags.openflow.is_empty() => Ok(Some(Versions::of(&self.flags.openflow))),
             Some(versions) if versions.get_ref().is_empty() => {
                 Err(ConfigError { place: self.place(versions.span()), problem: Problem::NoVersion })
             }
-            Some(versions) => Ok(versions.get_ref().clone()),
-            None => Ok(vec![Version::V13]),
+            versions => Ok(versions.as_ref().map(|versions| Versions::of(versions.get_ref()))),
         }
     }
 
+    /// A number of the file, if it is given.
+    fn number(&self, given: &Option<Spanned<u64>>, what: &'static str, least: u64, most: u64) -> Result<Option<u64>, ConfigError> {
+        let Some(spanned) = given else { return Ok(None) };
+        let given = *spanned.get_ref();
+        match (least..=most).contains(&given) {
+            true => Ok(Some(given)),
+            false => Err(ConfigError { place: self.place(spanned.span()), problem: Problem::OutOfRange { what, given, least, most } }),
+        }
+    }
+
+    fn tls(&self) -> Result<Option<TlsFiles>, ConfigError> {
+        let controllers =
+            self.wanted_controllers().filter(|(target, _)| target.is_tls()).map(|(target, place)| (target.to_string(), place));
+        let listen = self.wanted_listen().filter(|(target, _)| target.is_tls()).map(|(target, place)| (target.to_string(), place));
+        let given = self.tls_place().map(|place| ("TLS".to_owned(), place));
+        match controllers.chain(listen).chain(given).next() {
+            None => Ok(None),
+            Some((user, place)) => match TlsFiles::find(self.flags, self.file) {
+                Ok(files) => Ok(Some(files)),
+                Err(missing) => Err(ConfigError { place, problem: Problem::NoTlsFile { user, missing } }),
+            },
+        }
+    }
+
+    /// Where the first of the files that TLS needs is given.
+    fn tls_place(&self) -> Option<Place> {
+        let RunArgs { private_key, certificate, ca_cert, .. } = self.flags;
+        let flags = [("--private-key", private_key), ("--certificate", certificate), ("--ca-cert", ca_cert)];
+        let flag = flags.into_iter().find(|(_, path)| path.is_some()).map(|(flag, _)| Place::Flag(flag));
+        let section = &self.sections.openflow;
+        let in_file = [&section.private_key, &section.certificate, &section.ca_cert].into_iter().flatten().next();
+        flag.or_else(|| in_file.map(|path| self.place(path.span())))
+    }
+
+    /// The targets to listen on, if any are given, and where.
+    fn wanted_listen(&self) -> impl Iterator<Item = (&ListenTarget, Place)> {
+        let in_flags = self.flags.listen.iter().map(|target| (target, Place::Flag("--listen")));
+        let in_file = self.sections.openflow.listen.iter().flatten().filter(|_| self.flags.listen.is_empty());
+        in_flags.chain(in_file.map(|target| (target.get_ref(), self.place(target.span()))))
+    }
+
+    /// The controllers, and where they are given.
+    fn wanted_controllers(&self) -> impl Iterator<Item = (&ControllerTarget, Place)> {
+        let in_flags = self.flags.controllers.iter().map(|target| (target, Place::Flag("--controller")));
+        let in_file = self.sections.openflow.controllers.iter().flatten().filter(|_| self.flags.controllers.is_empty());
+        in_flags.chain(in_file.map(|target| (target.get_ref(), self.place(target.span()))))
+    }
+
     fn listen(&self, switch: &Name, taken: &mut Taken) -> Result<Vec<ListenTarget>, ConfigError> {
-        let wanted: Vec<(ListenTarget, Place)> = match &self.sections.openflow.listen {
-            _ if !self.flags.listen.is_empty() => {
-                self.flags.listen.iter().map(|target| (target.clone(), Place::Flag("--listen"))).collect()
-            }
-            Some(targets) => targets.iter().map(|target| (target.get_ref().clone(), self.place(target.span()))).collect(),
-            None => vec![(ListenTarget::Unix(format!("{switch}.mgmt").into()), Place::Flag("--run-dir"))],
-        };
+        let default = ListenTarget::Unix(format!("{switch}.mgmt").into());
+        let given = !self.flags.listen.is_empty() || self.sections.openflow.listen.is_some();
+        let wanted = self.wanted_listen().chain((!given).then_some((&default, Place::Flag("--run-dir"))));
         let mut listen = Vec::new();
         for (target, place) in wanted {
             let target = match target {
-                ListenTarget::Unix(file) => ListenTarget::Unix(self.host.run_dir.resolve(&file)),
-                tcp => tcp,
+                ListenTarget::Unix(file) => ListenTarget::Unix(self.host.run_dir.resolve(file)),
+                tcp => tcp.clone(),
             };
             if listen.contains(&target) {
                 continue;
@@ -279,12 +353,8 @@ impl Given<'_> {
     }
 
     fn controllers(&self) -> Vec<ControllerTarget> {
-        let wanted: Vec<&ControllerTarget> = match &self.sections.openflow.controllers {
-            _ if !self.flags.controllers.is_empty() => self.flags.controllers.iter().collect(),
-            targets => targets.iter().flatten().map(|target| target.get_ref()).collect(),
-        };
         let mut controllers = Vec::new();
-        for target in wanted {
+        for (target, _) in self.wanted_controllers() {
             let target = match target {
                 ControllerTarget::Unix(file) => ControllerTarget::Unix(self.host.run_dir.resolve(file)),
                 tcp => tcp.clone(),

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use rustls::pki_types::ServerName;
+
 /// OpenFlow's port of the Internet Assigned Numbers Authority.
 pub const OPENFLOW_PORT: u16 = 6653;
 
@@ -14,6 +16,13 @@ pub const OPENFLOW_PORT: u16 = 6653;
 pub enum ControllerTarget {
     /// `tcp:HOST[:PORT]`. HOST is an address, IPv6 in brackets, or a name.
     Tcp {
+        /// The address or name, without brackets.
+        host: String,
+        /// The TCP port.
+        port: u16,
+    },
+    /// `ssl:HOST[:PORT]`: the same with TLS.
+    Ssl {
         /// The address or name, without brackets.
         host: String,
         /// The TCP port.
@@ -29,6 +38,8 @@ pub enum ControllerTarget {
 pub enum ListenTarget {
     /// `ptcp:[PORT][:HOST]`. HOST is an address, IPv6 in brackets; without it, all IPv4 addresses.
     Tcp(SocketAddr),
+    /// `pssl:[PORT][:HOST]`: the same with TLS.
+    Ssl(SocketAddr),
     /// `punix:FILE`, relative to the run directory unless absolute.
     Unix(PathBuf),
 }
@@ -37,36 +48,58 @@ pub enum ListenTarget {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say it")]
 pub enum TargetError {
-    #[error("`{0}` is not a controller's target; write tcp:HOST[:PORT] or unix:FILE")]
+    #[error("`{0}` is not a controller's target; write tcp:HOST[:PORT], ssl:HOST[:PORT] or unix:FILE")]
     NotController(String),
-    #[error("`{0}` is not a target to listen on; write ptcp:[PORT][:ADDRESS] or punix:FILE")]
+    #[error("`{0}` is not a target to listen on; write ptcp:[PORT][:ADDRESS], pssl:[PORT][:ADDRESS] or punix:FILE")]
     NotListen(String),
-    #[error("{0}: TLS is not available in this version; use tcp or unix")]
-    Tls(&'static str),
     #[error("`{0}` is not a TCP port; give a number from {1} to 65535")]
     BadPort(String, u16),
     #[error("`{0}` is not an address to listen on; give an IPv4 address or an IPv6 address in brackets")]
     BadAddress(String),
-    #[error("`{0}` needs a host; write tcp:HOST[:PORT]")]
-    NoHost(String),
+    #[error("`{0}` needs a host; write {1}:HOST[:PORT]")]
+    NoHost(String, &'static str),
+    #[error("`{0}` is not a host; give an address or a DNS name")]
+    BadHost(String),
     #[error("`{0}` needs the path of a socket")]
     NoFile(String),
+}
+
+impl ControllerTarget {
+    /// Whether it is reached over TLS.
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Self::Ssl { .. })
+    }
+}
+
+impl ListenTarget {
+    /// Whether it is reached over TLS.
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Self::Ssl(_))
+    }
 }
 
 impl FromStr for ControllerTarget {
     type Err = TargetError;
 
     fn from_str(text: &str) -> Result<Self, TargetError> {
+        let host_and_port = |rest, scheme| {
+            let (host, port) = host_and_port(rest).ok_or_else(|| TargetError::NotController(text.to_owned()))?;
+            if host.is_empty() {
+                return Err(TargetError::NoHost(text.to_owned(), scheme));
+            }
+            Ok((host.to_owned(), port.map_or(Ok(OPENFLOW_PORT), |port| tcp_port(port, 1))?))
+        };
         match text.split_once(':') {
-            Some(("tcp", rest)) => {
-                let (host, port) = host_and_port(rest).ok_or_else(|| TargetError::NotController(text.to_owned()))?;
-                if host.is_empty() {
-                    return Err(TargetError::NoHost(text.to_owned()));
+            Some(("tcp", rest)) => host_and_port(rest, "tcp").map(|(host, port)| Self::Tcp { host, port }),
+            Some(("ssl", rest)) => {
+                let (host, port) = host_and_port(rest, "ssl")?;
+                // TLS tells the controller the name by which it was called, so it must be one.
+                match ServerName::try_from(host.as_str()) {
+                    Ok(_) => Ok(Self::Ssl { host, port }),
+                    Err(_) => Err(TargetError::BadHost(host)),
                 }
-                Ok(Self::Tcp { host: host.to_owned(), port: port.map_or(Ok(OPENFLOW_PORT), |port| tcp_port(port, 1))? })
             }
             Some(("unix", file)) => Ok(Self::Unix(path(text, file)?)),
-            Some(("ssl", _)) => Err(TargetError::Tls("ssl")),
             _ => Err(TargetError::NotController(text.to_owned())),
         }
     }
@@ -77,18 +110,9 @@ impl FromStr for ListenTarget {
 
     fn from_str(text: &str) -> Result<Self, TargetError> {
         match text.split_once(':') {
-            Some(("ptcp", rest)) => {
-                let (port, host) = rest.split_once(':').unwrap_or((rest, ""));
-                let port = if port.is_empty() { OPENFLOW_PORT } else { tcp_port(port, 0)? };
-                let address = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-                    Some(inner) => inner.parse().map(IpAddr::V6).ok(),
-                    None if host.is_empty() => Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-                    None => host.parse().map(IpAddr::V4).ok(),
-                };
-                Ok(Self::Tcp(SocketAddr::new(address.ok_or_else(|| TargetError::BadAddress(host.to_owned()))?, port)))
-            }
+            Some(("ptcp", rest)) => address(rest).map(Self::Tcp),
+            Some(("pssl", rest)) => address(rest).map(Self::Ssl),
             Some(("punix", file)) => Ok(Self::Unix(path(text, file)?)),
-            Some(("pssl", _)) => Err(TargetError::Tls("pssl")),
             _ => Err(TargetError::NotListen(text.to_owned())),
         }
     }
@@ -112,9 +136,10 @@ impl TryFrom<String> for ListenTarget {
 
 impl fmt::Display for ControllerTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.is_tls() { "ssl" } else { "tcp" };
         match self {
-            Self::Tcp { host, port } if host.contains(':') => write!(f, "tcp:[{host}]:{port}"),
-            Self::Tcp { host, port } => write!(f, "tcp:{host}:{port}"),
+            Self::Tcp { host, port } | Self::Ssl { host, port } if host.contains(':') => write!(f, "{scheme}:[{host}]:{port}"),
+            Self::Tcp { host, port } | Self::Ssl { host, port } => write!(f, "{scheme}:{host}:{port}"),
             Self::Unix(file) => write!(f, "unix:{}", file.display()),
         }
     }
@@ -122,12 +147,29 @@ impl fmt::Display for ControllerTarget {
 
 impl fmt::Display for ListenTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.is_tls() { "pssl" } else { "ptcp" };
         match self {
-            Self::Tcp(SocketAddr::V4(address)) => write!(f, "ptcp:{}:{}", address.port(), address.ip()),
-            Self::Tcp(SocketAddr::V6(address)) => write!(f, "ptcp:{}:[{}]", address.port(), address.ip()),
+            Self::Tcp(SocketAddr::V4(address)) | Self::Ssl(SocketAddr::V4(address)) => {
+                write!(f, "{scheme}:{}:{}", address.port(), address.ip())
+            }
+            Self::Tcp(SocketAddr::V6(address)) | Self::Ssl(SocketAddr::V6(address)) => {
+                write!(f, "{scheme}:{}:[{}]", address.port(), address.ip())
+            }
             Self::Unix(file) => write!(f, "punix:{}", file.display()),
         }
     }
+}
+
+/// `[PORT][:ADDRESS]`.
+fn address(text: &str) -> Result<SocketAddr, TargetError> {
+    let (port, host) = text.split_once(':').unwrap_or((text, ""));
+    let port = if port.is_empty() { OPENFLOW_PORT } else { tcp_port(port, 0)? };
+    let address = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(inner) => inner.parse().map(IpAddr::V6).ok(),
+        None if host.is_empty() => Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        None => host.parse().map(IpAddr::V4).ok(),
+    };
+    Ok(SocketAddr::new(address.ok_or_else(|| TargetError::BadAddress(host.to_owned()))?, port))
 }
 
 /// `HOST`, `HOST:PORT`, `[IPV6]` or `[IPV6]:PORT`.
@@ -168,12 +210,15 @@ mod tests {
         assert_eq!(shown("tcp:[::1]"), Ok("tcp:[::1]:6653".into()));
         assert_eq!(shown("tcp:[::1]:1"), Ok("tcp:[::1]:1".into()));
         assert_eq!(shown("unix:c.sock"), Ok("unix:c.sock".into()));
-        assert_eq!(shown("tcp:"), Err(TargetError::NoHost("tcp:".into())));
+        assert_eq!(shown("tcp:"), Err(TargetError::NoHost("tcp:".into(), "tcp")));
         assert_eq!(shown("tcp:h:0"), Err(TargetError::BadPort("0".into(), 1)));
         assert_eq!(shown("tcp:h:65536"), Err(TargetError::BadPort("65536".into(), 1)));
         assert_eq!(shown("tcp:::1"), Err(TargetError::NotController("tcp:::1".into())));
         assert_eq!(shown("tcp:[::1]x"), Err(TargetError::NotController("tcp:[::1]x".into())));
-        assert_eq!(shown("ssl:h"), Err(TargetError::Tls("ssl")));
+        assert_eq!(shown("ssl:h"), Ok("ssl:h:6653".into()));
+        assert_eq!(shown("ssl:[::1]:6"), Ok("ssl:[::1]:6".into()));
+        assert_eq!(shown("ssl:"), Err(TargetError::NoHost("ssl:".into(), "ssl")));
+        assert_eq!(shown("ssl:a b"), Err(TargetError::BadHost("a b".into())));
         assert_eq!(shown("unix:"), Err(TargetError::NoFile("unix:".into())));
         assert_eq!(shown("ptcp:"), Err(TargetError::NotController("ptcp:".into())));
     }
@@ -189,7 +234,8 @@ mod tests {
         assert_eq!(shown("punix:br0.mgmt"), Ok("punix:br0.mgmt".into()));
         assert_eq!(shown("ptcp:x"), Err(TargetError::BadPort("x".into(), 0)));
         assert_eq!(shown("ptcp:1:localhost"), Err(TargetError::BadAddress("localhost".into())));
-        assert_eq!(shown("pssl:"), Err(TargetError::Tls("pssl")));
+        assert_eq!(shown("pssl:"), Ok("pssl:6653:0.0.0.0".into()));
+        assert_eq!(shown("pssl:0:[::1]"), Ok("pssl:0:[::1]".into()));
         assert_eq!(shown("tcp:h"), Err(TargetError::NotListen("tcp:h".into())));
     }
 }

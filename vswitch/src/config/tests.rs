@@ -96,7 +96,7 @@ fn malformed_files_are_refused_with_the_line() {
         ("[[port]]\nname = 'vm1'\nspec = 'tap:x'", "line 3", "tap ports are not available in this version; use vhost-user:SOCKET"),
         ("[[port]]\nname = 'vm 1'\nspec = 'vhost-user:x'", "line 2", "name `vm 1` must have"),
         ("[workers]\npoll = 'often'", "line 2", "use adaptive, busy or interrupt"),
-        ("[openflow]\nversions = ['1.0']", "line 2", "OpenFlow 1.0 is not available"),
+        ("[openflow]\nversions = ['1.1']", "line 2", "OpenFlow 1.1 is not available"),
         ("[switch", "line 1", ""),
     ] {
         let error = ConfigFile::parse(Path::new("/etc/c.toml"), text.into()).expect_err(text).to_string();
@@ -192,4 +192,62 @@ fn a_reload_leaves_what_ctl_added() {
         steps(&running, &wanted),
         [Step::RemovePort(name), Step::AddPort(wanted.ports[0].clone()), Step::AddPort(wanted.ports[2].clone())]
     );
+}
+
+#[test]
+fn controllers_are_dealt_with_as_the_file_says() {
+    let openflow = |text: &str| config("", &format!("[openflow]\n{text}")).openflow;
+    assert_eq!(openflow(""), OpenFlow::default());
+    let all = openflow("inactivity-probe-s = 1\nmax-backoff-s = 60\npacket-in-rate = 1000\npacket-in-burst = 10");
+    assert_eq!((all.inactivity_probe, all.max_backoff), (Some(Duration::from_secs(1)), Duration::from_secs(60)));
+    assert_eq!(all.packet_ins, Some(Rate { per_second: 1000, burst: 10 }));
+    assert_eq!(openflow("inactivity-probe-s = 0").inactivity_probe, None);
+    assert_eq!(openflow("packet-in-rate = 100").packet_ins, Some(Rate { per_second: 100, burst: 25 }));
+    assert_eq!(openflow("packet-in-rate = 1").packet_ins, Some(Rate { per_second: 1, burst: 1 }));
+    assert_eq!(openflow("packet-in-rate = 0\npacket-in-burst = 10").packet_ins, None);
+    for (text, says) in [
+        ("inactivity-probe-s = 3601", "inactivity-probe-s is 3601; give a number from 0 to 3600"),
+        ("max-backoff-s = 0", "max-backoff-s is 0; give a number from 1 to 3600"),
+        ("packet-in-rate = 1000001", "packet-in-rate is 1000001; give a number from 0 to 1000000"),
+        ("packet-in-burst = 0", "packet-in-burst is 0; give a number from 1 to 1000000"),
+        ("versions = []", "no OpenFlow version is given"),
+    ] {
+        let error = error("", &format!("[openflow]\n{text}"));
+        assert!(error.contains("line 2: ") && error.contains(says), "{error}");
+    }
+    let running = config("", FULL);
+    let wanted = config("", &FULL.replace("versions = [\"1.3\"]", "packet-in-rate = 8"));
+    assert_eq!(steps(&running, &wanted), [Step::SetOpenFlow(wanted.openflow)]);
+    assert_eq!(
+        steps(&running, &wanted)[0].to_string(),
+        format!(
+            "OpenFlow set to versions {}, inactivity-probe-s 5, max-backoff-s 8, packet-in-rate 8, packet-in-burst 2",
+            Versions::SPOKEN
+        )
+    );
+}
+
+#[test]
+fn tls_has_its_three_files() {
+    let files = |private_key: &str, certificate: &str, ca_cert: &str| {
+        Some(TlsFiles { private_key: private_key.into(), certificate: certificate.into(), ca_cert: ca_cert.into() })
+    };
+    let all = "[openflow]\nprivate-key = 'k.pem'\ncertificate = '/c.pem'\nca-cert = 'pki/a.pem'\n";
+    // Relative to the file that names them, or to the working directory.
+    assert_eq!(config("", all).tls, files("/etc/k.pem", "/c.pem", "/etc/pki/a.pem"));
+    assert_eq!(config("--private-key k --ca-cert /a", all).tls, files("k", "/c.pem", "/a"));
+    assert_eq!(config("--private-key k --certificate c --ca-cert a --listen pssl:", "").tls, files("k", "c", "a"));
+    assert_eq!(config("--controller tcp:h", "").tls, None);
+
+    let needs = "needs a private key, a certificate and a CA certificate; give the";
+    for (flags, text, says) in [
+        ("--controller ssl:h", "", format!("--controller: ssl:h:6653 {needs} private-key with --private-key FILE, or in [openflow]")),
+        ("--listen pssl:1:127.0.0.1 --private-key k", "", format!("--listen: pssl:1:127.0.0.1 {needs} certificate with --certificate")),
+        ("", "[openflow]\nlisten = ['pssl:']\ncertificate = 'c'", format!("line 2: pssl:6653:0.0.0.0 {needs} private-key with")),
+        ("--ca-cert a", "", format!("--ca-cert: TLS {needs} private-key with")),
+        ("", "[openflow]\n\nca-cert = 'a'\nprivate-key = 'k'", format!("line 4: TLS {needs} certificate with")),
+    ] {
+        let error = error(flags, text);
+        assert!(error.contains(&says), "{error}");
+    }
 }

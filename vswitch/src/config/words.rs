@@ -86,20 +86,47 @@ words! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(try_from = "String")]
 pub enum Version {
+    /// OpenFlow 1.0, wire version 1.
+    V10,
     /// OpenFlow 1.3, wire version 4.
     V13,
 }
 
 /// A version that the switch can't speak.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("OpenFlow {0} is not available in this version; use 1.3")]
+#[error("OpenFlow {0} is not available in this version; use {known}", known = Versions::SPOKEN)]
 pub struct VersionError(String);
+
+impl Version {
+    const ALL: [Self; 2] = [Self::V10, Self::V13];
+
+    /// What it is called.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::V10 => "1.0",
+            Self::V13 => "1.3",
+        }
+    }
+
+    /// Its number in the header of messages.
+    pub const fn wire(self) -> u8 {
+        match self {
+            Self::V10 => 1,
+            Self::V13 => 4,
+        }
+    }
+
+    /// The version with this number in the header of messages.
+    pub fn from_wire(wire: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|version| version.wire() == wire)
+    }
+}
 
 impl FromStr for Version {
     type Err = VersionError;
 
     fn from_str(text: &str) -> Result<Self, VersionError> {
-        if text == "1.3" { Ok(Self::V13) } else { Err(VersionError(text.to_owned())) }
+        Versions::SPOKEN.iter().find(|version| version.word() == text).ok_or_else(|| VersionError(text.to_owned()))
     }
 }
 
@@ -108,6 +135,52 @@ impl TryFrom<String> for Version {
 
     fn try_from(text: String) -> Result<Self, VersionError> {
         text.parse()
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// A set of OpenFlow versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Versions(u32);
+
+impl Versions {
+    /// Those that the switch speaks, which is also what it offers unless told otherwise.
+    pub const SPOKEN: Self = Self::of(&[Version::V10, Version::V13]);
+
+    /// The set of these.
+    pub const fn of(versions: &[Version]) -> Self {
+        let (mut bitmap, mut at) = (0, 0);
+        while at < versions.len() {
+            bitmap |= 1 << versions[at].wire();
+            at += 1;
+        }
+        Self(bitmap)
+    }
+
+    /// The highest of them; of an empty set, the lowest that there is.
+    pub fn highest(self) -> Version {
+        self.iter().last().unwrap_or(Version::V10)
+    }
+
+    /// As in a hello: bit N for wire version N.
+    pub const fn bitmap(self) -> u32 {
+        self.0
+    }
+
+    /// The members, in ascending order.
+    pub fn iter(self) -> impl Iterator<Item = Version> {
+        Version::ALL.into_iter().filter(move |version| self.0 >> version.wire() & 1 != 0)
+    }
+}
+
+impl fmt::Display for Versions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.iter().enumerate().try_for_each(|(i, version)| write!(f, "{}{version}", if i == 0 { "" } else { ", " }))
     }
 }
 
@@ -157,6 +230,16 @@ mod tests {
         assert_eq!(DatapathId(0xab).to_string(), "00000000000000ab");
         for text in ["", "1", "0000000000000000", "+000000000000001", "000000000000000g", "00000000000000001"] {
             assert_eq!(text.parse::<DatapathId>(), Err(DatapathIdError(text.into())));
+        }
+    }
+
+    #[test]
+    fn versions_are_a_set() {
+        let versions = Versions::of(&[Version::V13, Version::V10, Version::V13]);
+        assert_eq!((versions.bitmap(), versions.to_string()), (0b1_0010, "1.0, 1.3".into()));
+        assert_eq!([0, 1, 4, 5].map(Version::from_wire), [None, Some(Version::V10), Some(Version::V13), None]);
+        for text in ["1.1", "1", "4", ""] {
+            assert_eq!(text.parse::<Version>(), Err(VersionError(text.into())));
         }
     }
 

@@ -17,6 +17,8 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::config::TlsFile;
+
 /// The longest message. Paths are shorter than `sun_path`, and host names than 256 bytes.
 const MESSAGE_MAX: usize = 4096;
 
@@ -25,6 +27,8 @@ const MESSAGE_MAX: usize = 4096;
 pub enum Request {
     /// Open the config file for reading.
     OpenConfig,
+    /// Open a file that TLS needs for reading. The launcher knows where it is.
+    OpenTls(TlsFile),
     /// Listen on a Unix socket, in the place of one that nobody listens on any more.
     ListenUnix {
         /// Where.

@@ -1,8 +1,9 @@
 //! `vswitch run`: the launcher.
 //!
 //! The launcher keeps whatever privilege it was started with and touches no frame and no message. It starts the switch, a second process of the
-//! same binary, and opens for it what the switch itself will not be allowed to open: listening and outgoing sockets, the config file. Each
-//! descriptor is asked for over a socket pair ([`channel`]) and passed back over it, at the start and for ports added later.
+//! same binary, and opens for it what the switch itself will not be allowed to open: listening and outgoing sockets, the config file, keys and
+//! certificates. Each descriptor is asked for over a socket pair ([`channel`]) and passed back over it, at the start and for ports added later. Which files
+//! are opened is not the switch's to say: they are those that the command line names, and the config file, which the launcher reads for them.
 //!
 //! - The two live and die together: if the switch ends, the launcher removes the socket files and ends with the switch's status; if
 //!   the launcher is killed, the kernel kills the switch.
@@ -26,12 +27,12 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::cli::RunArgs;
-use crate::config::RunDir;
+use crate::config::{ConfigFile, RunDir, TlsFile};
 use channel::{Answer, Asked, Channel, Request};
 use sockets::SocketFiles;
 
@@ -63,7 +64,7 @@ pub fn run(args: &RunArgs, run_dir: &RunDir) -> Result<u8, LauncherError> {
     let stop = stop_signals().map_err(LauncherError::Start)?;
     let (channel, far) = Channel::pair().map_err(LauncherError::Start)?;
     let child = start(far).map_err(LauncherError::Start)?;
-    let status = Launcher { config: args.config.clone(), files: SocketFiles::default(), channel, child, stop }.serve()?;
+    let status = Launcher { args, files: SocketFiles::default(), channel, child, stop }.serve()?;
     match (status.code(), status.signal()) {
         (Some(code), _) => Ok(u8::try_from(code).unwrap_or(1)),
         (None, signal) => Err(LauncherError::Killed(signal.unwrap_or_default())),
@@ -111,15 +112,15 @@ fn start(channel: OwnedFd) -> io::Result<Child> {
         .spawn()
 }
 
-struct Launcher {
-    config: Option<PathBuf>,
+struct Launcher<'a> {
+    args: &'a RunArgs,
     files: SocketFiles,
     channel: Channel,
     child: Child,
     stop: UnixStream,
 }
 
-impl Launcher {
+impl Launcher<'_> {
     /// Answers requests until the switch has ended.
     fn serve(mut self) -> io::Result<ExitStatus> {
         let pid = Pid::from_child(&self.child);
@@ -163,6 +164,7 @@ impl Launcher {
     fn answer(&mut self, Asked { id, request }: Asked) {
         let result = match request {
             Request::OpenConfig => self.open_config().map(Some),
+            Request::OpenTls(what) => self.open_tls(what).map(Some),
             Request::ListenUnix { path, private } => self.files.listen(&path, private).map(Some),
             Request::ListenTcp(address) => sockets::listen_tcp(address).map(Some),
             Request::Unlink(path) => {
@@ -192,12 +194,28 @@ impl Launcher {
     }
 
     fn open_config(&self) -> Result<OwnedFd, String> {
-        let path = self.config.as_deref().ok_or("no config file was given with --config")?;
+        let path = self.args.config.as_deref().ok_or("no config file was given with --config")?;
         match File::open(path) {
             Ok(file) => Ok(file.into()),
             Err(error) => Err(format!("config file {}: can't be read: {error}", path.display())),
         }
     }
+
+    fn open_tls(&self, what: TlsFile) -> Result<OwnedFd, String> {
+        let file = self.args.config.as_deref().map(ConfigFile::read).transpose().map_err(|error| error.to_string())?;
+        let path = what.path(self.args, file.as_ref()).ok_or_else(|| format!("no {what} is given"))?;
+        open_tls_file(what, &path).map(OwnedFd::from)
+    }
+}
+
+/// Opens a file that TLS needs for reading, unless it is of a kind that makes its reader wait.
+pub fn open_tls_file(what: TlsFile, path: &Path) -> Result<File, String> {
+    let open = || {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+        if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a file")) }
+    };
+    open().map_err(|error| format!("{what} {}: can't be read: {error}", path.display()))
 }
 
 fn reply(channel: &Channel, id: u64, result: Result<Option<OwnedFd>, String>) {

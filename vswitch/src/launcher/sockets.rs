@@ -12,8 +12,8 @@ use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with, sockopt};
 
-/// Connections that may wait to be accepted.
-const BACKLOG: i32 = 64;
+/// Connections that may wait to be accepted: whoever connects again and again must not have others' attempts dropped.
+const BACKLOG: i32 = 1024;
 
 /// The socket files that were made here, and so are to be removed here, by path: device and inode, so that nobody else's file is ever removed.
 #[derive(Debug, Default)]

@@ -1,18 +1,17 @@
-//! A connection's bytes: OpenFlow messages in, OpenFlow messages out, over any stream socket, without ever blocking.
+//! A connection's bytes: OpenFlow messages in, OpenFlow messages out, over any stream, without ever blocking.
 //!
 //! Both buffers are bounded. Input is read only as far as it can be worked off: one read's worth beyond a message under way. Output that the peer
 //! does not take piles up to [`CONGESTED`] bytes; then no further request is read from that peer and no packet-in is queued for it (the owner
 //! counts the drop), until it has taken enough. So a peer that is slow, or wants to be, delays itself only. Messages that must not be lost
 //! (flow-removed, port-status) may still be queued, up to [`LIMIT`]; a peer so far behind is disconnected.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::io::Errno;
 
-use super::wire::{self, HEADER, Header, Message};
+use super::stream::{READ_MAX, Stream};
+use super::wire::{Dialect, HEADER, Header, Message, VERSION};
 
-/// Bytes read at once.
-const CHUNK: usize = 64 << 10;
 /// With this much output that the peer has not taken, it gets nothing more that it did not have to get.
 const CONGESTED: usize = 256 << 10;
 /// With this much it is disconnected.
@@ -27,44 +26,56 @@ pub enum Ended {
     /// The socket failed.
     #[error("{0}")]
     Failed(#[from] Errno),
+    /// TLS failed, before the handshake was over or after.
+    #[error("TLS: {0}")]
+    Tls(String),
     /// The peer does not take what is sent.
     #[error("the peer is {} MiB behind with reading", LIMIT >> 20)]
     Behind,
 }
 
-/// A stream socket with its buffers.
+/// A stream with its buffers.
 #[derive(Debug)]
 pub struct Connection {
-    socket: OwnedFd,
+    stream: Stream,
     input: Vec<u8>,
     /// The bytes at the start of `input` that were worked off.
     done: usize,
     output: Vec<u8>,
-    /// The bytes at the start of `output` that were sent.
+    /// The bytes at the start of `output` that the stream has taken.
     sent: usize,
+    /// How messages are written.
+    pub dialect: Dialect,
+    /// Messages that came.
+    pub messages_in: u64,
+    /// Messages that were queued to be sent.
+    pub messages_out: u64,
 }
 
 impl Connection {
-    /// Takes over a connected stream socket, which becomes non-blocking.
-    pub fn new(socket: OwnedFd) -> Result<Self, Ended> {
-        rustix::io::ioctl_fionbio(&socket, true)?;
-        Ok(Self { socket, input: Vec::new(), done: 0, output: Vec::new(), sent: 0 })
+    /// Over this stream.
+    pub fn new(stream: Stream) -> Self {
+        Self {
+            stream,
+            input: Vec::new(),
+            done: 0,
+            output: Vec::new(),
+            sent: 0,
+            dialect: Dialect::new(VERSION),
+            messages_in: 0,
+            messages_out: 0,
+        }
     }
 
-    /// Reads what has come, one chunk at most. Returns whether there was anything.
+    /// Reads what has come, so much at most that the buffer stays within bounds. Returns whether there was anything.
     pub fn read(&mut self) -> Result<bool, Ended> {
         self.input.drain(..self.done);
         self.done = 0;
-        if self.input.len() >= CHUNK {
+        if self.input.len() >= READ_MAX {
             return Ok(false);
         }
-        self.input.reserve_exact(CHUNK + usize::from(u16::MAX) - self.input.len());
-        match rustix::io::read(&self.socket, rustix::buffer::spare_capacity(&mut self.input)) {
-            Ok(0) => Err(Ended::Closed),
-            Ok(_) => Ok(true),
-            Err(Errno::AGAIN | Errno::INTR) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+        self.input.reserve_exact(READ_MAX + usize::from(u16::MAX) - self.input.len());
+        self.stream.read(&mut self.input)
     }
 
     /// The next whole message, or, if its header gives a length that no message has, what there is of it: then nothing after it can be understood.
@@ -73,12 +84,24 @@ impl Connection {
         let length = usize::from(Header::decode(rest)?.length).max(HEADER);
         let message = rest.get(..length)?.to_vec();
         self.done += length;
+        self.messages_in += 1;
         Some(message)
     }
 
     /// Queues a message.
     pub fn queue(&mut self, message: &Message, xid: u32) {
-        wire::encode(message, xid, &mut self.output);
+        let mut at = self.output.len();
+        self.dialect.encode(message, xid, &mut self.output);
+        // A long multipart reply is several.
+        while let Some(header) = Header::decode(&self.output[at..]) {
+            self.messages_out += 1;
+            at += usize::from(header.length).max(HEADER);
+        }
+    }
+
+    /// Whether the TLS handshake is still under way.
+    pub fn is_handshaking(&self) -> bool {
+        self.stream.is_handshaking()
     }
 
     /// Whether the peer is behind with reading, so that it must not cause more output.
@@ -86,25 +109,20 @@ impl Connection {
         self.output.len() - self.sent >= CONGESTED
     }
 
-    /// Whether there is output that the socket has not taken.
-    pub fn has_output(&self) -> bool {
-        self.output.len() > self.sent
+    /// Whether so much output piled up that the peer is to be disconnected, unless the socket takes some now.
+    pub fn is_behind(&self) -> bool {
+        self.output.len() - self.sent > LIMIT
     }
 
-    /// Sends as much as the socket takes. Returns whether that was anything.
+    /// Whether there is output that the socket has not taken.
+    pub fn has_output(&self) -> bool {
+        self.output.len() > self.sent || self.stream.has_output()
+    }
+
+    /// Sends as much as the stream takes. Returns whether that was anything.
     pub fn write(&mut self) -> Result<bool, Ended> {
-        let mut taken = false;
-        while self.has_output() {
-            match rustix::net::send(&self.socket, &self.output[self.sent..], rustix::net::SendFlags::NOSIGNAL) {
-                Ok(count) => {
-                    self.sent += count;
-                    taken = true;
-                }
-                Err(Errno::AGAIN) => break,
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+        let taken = self.stream.write(&self.output[self.sent..])?;
+        self.sent += taken;
         if self.sent == self.output.len() {
             self.output.clear();
             self.output.shrink_to(CONGESTED);
@@ -113,13 +131,13 @@ impl Connection {
             self.output.drain(..self.sent);
             self.sent = 0;
         }
-        if self.output.len() - self.sent > LIMIT { Err(Ended::Behind) } else { Ok(taken) }
+        if self.is_behind() { Err(Ended::Behind) } else { Ok(taken > 0) }
     }
 }
 
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.stream.as_fd()
     }
 }
 
@@ -132,15 +150,16 @@ mod tests {
 
     fn pair() -> (Connection, UnixStream) {
         let (near, far) = UnixStream::pair().unwrap();
-        (Connection::new(near.into()).unwrap(), far)
+        near.set_nonblocking(true).unwrap();
+        (Connection::new(Stream::plain(near.into())), far)
     }
 
     #[test]
     fn messages_are_found_in_any_pieces() {
         let (mut connection, mut peer) = pair();
         let mut stream = Vec::new();
-        wire::encode(&Message::EchoRequest(vec![7; 300]), 1, &mut stream);
-        wire::encode(&Message::BarrierRequest, 2, &mut stream);
+        crate::openflow::wire::encode(&Message::EchoRequest(vec![7; 300]), 1, &mut stream);
+        crate::openflow::wire::encode(&Message::BarrierRequest, 2, &mut stream);
         for piece in stream.chunks(7) {
             peer.write_all(piece).unwrap();
             connection.read().unwrap();
@@ -173,7 +192,7 @@ mod tests {
             while peer.write(&[0; 4096]).is_ok() {}
             connection.read().unwrap();
         }
-        assert!(connection.input.capacity() <= CHUNK + usize::from(u16::MAX));
+        assert!(connection.input.capacity() <= READ_MAX + usize::from(u16::MAX));
         assert_eq!(connection.next_message().unwrap().len(), 0xffff);
     }
 

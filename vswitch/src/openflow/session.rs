@@ -1,25 +1,27 @@
 //! What is kept for one connection: how far the handshake got, the controller's role, what it wants to be told, and a long reply under way.
 
-use std::sync::Arc;
-use std::vec;
+use std::rc::Rc;
 
 use datapath::Nanos;
-use datapath::tables::Rule;
+use datapath::action::{OFPR_INVALID_TTL, OFPR_NO_MATCH};
+use datapath::port::PortNo;
 
+use super::agent::{Bundles, Monitors};
+use super::assembly::Assembly;
 use super::connection::Connection;
+use super::dump::Dump;
+use super::packet_in_queue::PacketInQueue;
 use super::wire::error::{BadRequest, HelloFailed};
-use super::wire::{Async, Config, Error, ErrorCode, Hello, Message, MultipartBody, MultipartReply, Role, VERSION};
+use super::wire::{Async, Error, ErrorCode, Hello, INVALID_TTL_TO_CONTROLLER, Message, PacketInFormat, Role};
+use crate::config::{OpenFlow, Version, Versions};
 use crate::event::Interest;
 
-/// A silence of this long makes the switch ask a configured controller whether it is there; as long again without an answer ends the connection.
-pub const PROBE_INTERVAL: Nanos = 5_000_000_000;
-/// The same for whoever connected to a listener.
-const LISTENER_PROBE_INTERVAL: Nanos = 60_000_000_000;
+/// How long whoever connected to a listener may be silent before it is asked whether it is there; as long again without an answer ends the connection.
+const LISTENER_PROBE: Nanos = 60_000_000_000;
+/// How long a peer may take to say hello, the TLS handshake included.
+const HELLO_PATIENCE: Nanos = 10_000_000_000;
 /// The `miss_send_len` of a configured controller (`OFP_DEFAULT_MISS_SEND_LEN`).
 const DEFAULT_MISS_SEND_LEN: u16 = 128;
-/// The most rules that are written into the output at once. Together they are shorter than what makes a connection be cut off.
-const DUMP_CHUNK: usize = 128;
-
 /// How often the output is filled and sent in one go.
 const WRITES: usize = 4;
 
@@ -33,74 +35,218 @@ pub enum Origin {
     Listener,
 }
 
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// How the connection came about.
+    pub origin: Origin,
+    /// The controller's target, or that of the listener.
+    pub target: String,
+    /// Where the peer is: `tcp:ADDRESS:PORT`, `ssl:ADDRESS:PORT` or `unix`.
+    pub address: String,
+}
+
+/// How far a connection got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The TLS handshake is under way.
+    Handshake,
+    /// The peer is to say hello.
+    Hello,
+    /// OpenFlow is spoken.
+    Active,
+}
+
+/// How a connection is.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Who is at the other end.
+    pub peer: Peer,
+    /// How far it got.
+    pub phase: Phase,
+    /// What is spoken.
+    pub version: Option<Version>,
+    /// The peer's role.
+    pub role: Role,
+    /// When it began.
+    pub since: Nanos,
+    /// Messages that came.
+    pub messages_in: u64,
+    /// Messages that were sent, or are about to be.
+    pub messages_out: u64,
+    /// Packet-ins that were sent.
+    pub packet_ins_sent: u64,
+    /// Packet-ins that wait for their turn.
+    pub packet_ins_queued: u64,
+    /// Packet-ins dropped because the peer is behind with reading.
+    pub packet_ins_congested: u64,
+    /// Packet-ins dropped because too many waited for their turn.
+    pub packet_ins_overrun: u64,
+}
+
 /// One connection.
 #[derive(Debug)]
 pub struct Session {
     pub(super) connection: Connection,
-    pub(super) origin: Origin,
+    pub(super) peer: Peer,
     pub(super) role: Role,
     pub(super) wants: Async,
-    pub(super) config: Config,
-    /// Whether the peer said hello.
-    pub(super) greeted: bool,
+    /// The most bytes of a frame that a packet-in carries when no action says otherwise. Frames are never buffered, so all of them come whole; but a listener's
+    /// peer that has set none gets no asynchronous messages.
+    pub(super) miss_send_len: u16,
+    pub(super) packet_in_format: PacketInFormat,
+    /// Which frames for controllers are for this one.
+    pub(super) controller_id: u16,
+    /// A request of which messages are missing.
+    pub(super) assembly: Option<Assembly>,
+    pub(super) bundles: Bundles,
+    pub(super) monitors: Monitors,
+    /// What is spoken, once the peer said hello.
+    pub(super) version: Option<Version>,
     /// Why it is over, or will be once its output is sent.
     pub(super) ended: Option<String>,
-    /// Packet-ins that the peer was too slow for.
-    pub(super) dropped: u64,
+    /// Packet-ins that wait for their turn.
+    packet_ins: PacketInQueue,
+    packet_ins_sent: u64,
+    /// Packet-ins that were dropped because the peer is behind with reading.
+    packet_ins_congested: u64,
     /// Whether what was read was too much for one turn.
     pub(super) unfinished: bool,
     /// What is waited for, so that it need not be said twice.
     pub(super) interest: Interest,
     dump: Option<Dump>,
+    /// What the peer may choose from.
+    offered: Versions,
+    /// When the connection began.
+    since: Nanos,
+    /// After how long a silence the peer is asked whether it is there, if ever.
+    probe_interval: Option<Nanos>,
     /// When something came from the peer last.
     heard: Nanos,
     /// Whether it took something since that was looked at, while it was too far behind to be listened to.
     reads: bool,
-    /// Whether it was asked whether it is there.
-    probed: bool,
-}
-
-/// Rules that a peer asked for and has not been sent yet.
-#[derive(Debug)]
-struct Dump {
-    xid: u32,
-    rules: vec::IntoIter<Arc<Rule>>,
-    now: Nanos,
+    /// When it was asked whether it is there, if nothing came since.
+    probed: Option<Nanos>,
 }
 
 impl Session {
     /// Greets the peer.
-    pub fn new(connection: Connection, origin: Origin, now: Nanos) -> Self {
-        let miss_send_len = if origin == Origin::Controller { DEFAULT_MISS_SEND_LEN } else { 0 };
+    pub fn new(connection: Connection, peer: Peer, openflow: &OpenFlow, now: Nanos) -> Self {
+        let miss_send_len = if peer.origin == Origin::Controller { DEFAULT_MISS_SEND_LEN } else { 0 };
+        let offered = openflow.versions;
         let mut session = Self {
             connection,
-            origin,
+            peer,
             role: Role::Equal,
             wants: Async::DEFAULT,
-            config: Config { flags: 0, miss_send_len },
-            greeted: false,
+            miss_send_len,
+            packet_in_format: PacketInFormat::Standard,
+            controller_id: 0,
+            assembly: None,
+            bundles: Bundles::default(),
+            monitors: Monitors::default(),
+            version: None,
             ended: None,
-            dropped: 0,
+            packet_ins: PacketInQueue::default(),
+            packet_ins_sent: 0,
+            packet_ins_congested: 0,
             unfinished: false,
             interest: Interest::Read,
             dump: None,
+            offered,
+            since: now,
+            probe_interval: None,
             heard: now,
             reads: false,
-            probed: false,
+            probed: None,
         };
-        session.send(&Message::Hello(Hello::of(VERSION)), 0);
+        session.configure(openflow);
+        // The header of a hello has the highest version.
+        session.connection.dialect.version = offered.highest().wire();
+        session.send(&Message::Hello(Hello { versions: offered.bitmap() }), 0);
         session
     }
 
-    /// Queues a message.
+    /// Takes up what the operator decided since; the version stays.
+    pub fn configure(&mut self, openflow: &OpenFlow) {
+        self.probe_interval = match self.peer.origin {
+            Origin::Controller => openflow.inactivity_probe.map(|interval| interval.as_nanos() as Nanos),
+            Origin::Listener => Some(LISTENER_PROBE),
+        };
+        self.packet_ins.set_rate(openflow.packet_ins);
+    }
+
+    /// Sends a packet-in with a frame of `length` bytes from `in_port`, now or when the rate allows it, unless the peer is behind with reading.
+    pub fn packet_in(&mut self, in_port: PortNo, packet_in: &Rc<Message>, length: usize, now: Nanos) {
+        if self.connection.is_congested() {
+            self.packet_ins_congested += 1;
+        } else if self.packet_ins.passes(now) {
+            self.packet_ins_sent += 1;
+            self.send(packet_in, 0);
+        } else {
+            self.packet_ins.push(in_port, packet_in.clone(), length);
+        }
+    }
+
+    /// Sends the packet-ins whose time has come.
+    pub fn send_packet_ins(&mut self, now: Nanos) {
+        while !self.is_over()
+            && !self.connection.is_congested()
+            && let Some(packet_in) = self.packet_ins.pop(now)
+        {
+            self.packet_ins_sent += 1;
+            self.send(&packet_in, 0);
+        }
+    }
+
+    /// When the next packet-in may be sent; a peer that is behind with reading is not waited for.
+    pub fn packet_in_due(&self) -> Option<Nanos> {
+        self.packet_ins.due().filter(|_| !self.connection.is_congested())
+    }
+
+    /// How it is.
+    pub fn status(&self) -> Status {
+        Status {
+            peer: self.peer.clone(),
+            phase: match self.is_greeted() {
+                true => Phase::Active,
+                false if self.connection.is_handshaking() => Phase::Handshake,
+                false => Phase::Hello,
+            },
+            version: self.version,
+            role: self.role,
+            since: self.since,
+            messages_in: self.connection.messages_in,
+            messages_out: self.connection.messages_out,
+            packet_ins_sent: self.packet_ins_sent,
+            packet_ins_queued: self.packet_ins.len() as u64,
+            packet_ins_congested: self.packet_ins_congested,
+            packet_ins_overrun: self.packet_ins.dropped(),
+        }
+    }
+
+    /// Queues a message, unless the peer has been given up.
     pub fn send(&mut self, message: &Message, xid: u32) {
+        if self.is_over() {
+            return;
+        }
         self.connection.queue(message, xid);
+        if self.connection.is_behind()
+            && let Err(why) = self.connection.write()
+        {
+            self.end(why);
+        }
     }
 
     /// Answers `request` with an error.
     pub fn refuse(&mut self, error: ErrorCode, xid: u32, request: &[u8]) {
         tracing::debug!("OpenFlow request refused: {error}");
         self.send(&Message::Error(Error::new(error, request)), xid);
+    }
+
+    /// Whether the peer said hello, so that there is a version to speak.
+    pub fn is_greeted(&self) -> bool {
+        self.version.is_some()
     }
 
     /// Whether it is at its end.
@@ -121,10 +267,7 @@ impl Session {
     /// Reads what came in.
     pub fn read(&mut self, now: Nanos) {
         match self.connection.read() {
-            Ok(true) => {
-                self.heard = now;
-                self.probed = false;
-            }
+            Ok(true) => self.hear(now),
             Ok(false) => {}
             Err(why) => self.end(why),
         }
@@ -146,31 +289,49 @@ impl Session {
         }
     }
 
-    /// Begins to send `rules` as the reply to a request for flow statistics.
-    pub fn begin_dump(&mut self, xid: u32, rules: Vec<Arc<Rule>>, now: Nanos) {
-        self.dump = Some(Dump { xid, rules: rules.into_iter(), now });
+    /// Begins to send a long reply.
+    pub fn begin(&mut self, dump: Dump) {
+        self.dump = Some(dump);
         self.dump_some();
     }
 
+    /// Whether a long reply is under way.
+    pub fn is_dumping(&self) -> bool {
+        self.dump.is_some()
+    }
+
     fn dump_some(&mut self) {
-        let Some(Dump { xid, rules, now }) = &mut self.dump else { return };
-        let some = rules.by_ref().take(DUMP_CHUNK).map(|rule| super::agent::flow_stats(&rule, *now)).collect();
-        let (more, xid) = (rules.len() > 0, *xid);
+        let Some(dump) = &mut self.dump else { return };
+        let (message, xid, more) = dump.next();
         if !more {
             self.dump = None;
         }
-        self.send(&Message::MultipartReply(MultipartReply { body: MultipartBody::Flow(some), more }), xid);
+        self.send(&message, xid);
     }
 
     /// Takes the peer's first message, which must be a hello.
     pub fn greet(&mut self, message: Result<Message, ErrorCode>, xid: u32, bytes: &[u8]) {
         match message {
-            Ok(Message::Hello(hello)) if hello.negotiate(Hello::of(VERSION)).is_some() => self.greeted = true,
-            Ok(Message::Hello(_)) => {
-                let (kind, code) = ErrorCode::from(HelloFailed::Incompatible).numbers();
-                let says = b"this switch speaks OpenFlow 1.3 (version 0x04) only".to_vec();
-                self.send(&Message::Error(Error { kind, code, data: says }), xid);
-                self.end("the peer does not speak OpenFlow 1.3");
+            Ok(Message::Hello(hello)) => {
+                let common = hello.negotiate(Hello { versions: self.offered.bitmap() });
+                self.version = common.and_then(Version::from_wire);
+                if let Some(version) = self.version {
+                    self.connection.dialect.version = version.wire();
+                }
+                match (self.version, self.peer.origin) {
+                    (Some(version), Origin::Controller) => {
+                        tracing::info!(controller = %self.peer.target, "connected to {}, by OpenFlow {version}", self.peer.address);
+                    }
+                    (Some(version), Origin::Listener) => {
+                        tracing::debug!(listener = %self.peer.target, "{} is connected, by OpenFlow {version}", self.peer.address);
+                    }
+                    (None, _) => {
+                        let (kind, code) = ErrorCode::from(HelloFailed::Incompatible).numbers();
+                        let data = format!("this switch speaks OpenFlow {} only", self.offered).into_bytes();
+                        self.send(&Message::Error(Error { kind, code, data }), xid);
+                        self.end(format!("the peer does not speak OpenFlow {}", self.offered));
+                    }
+                }
             }
             Ok(Message::Error(error)) => self.end(format!("the peer refused: error type {}, code {}", error.kind, error.code)),
             Ok(_) => {
@@ -186,24 +347,70 @@ impl Session {
 
     /// Asks a silent peer whether it is there, and ends the connection of one that did not answer.
     pub fn probe(&mut self, now: Nanos) {
-        if std::mem::take(&mut self.reads) {
-            self.heard = now;
+        if !self.is_greeted() {
+            if now.saturating_sub(self.since) >= HELLO_PATIENCE {
+                let what = if self.connection.is_handshaking() { "the TLS handshake" } else { "its hello" };
+                self.end(format!("the peer takes too long for {what}"));
+            }
+            return;
         }
-        let interval = if self.origin == Origin::Controller { PROBE_INTERVAL } else { LISTENER_PROBE_INTERVAL };
-        let silence = now.saturating_sub(self.heard);
-        if silence >= 2 * interval {
-            self.end(format!("the peer was silent for {} s", silence / 1_000_000_000));
-        } else if silence >= interval && self.greeted && !self.probed {
-            self.probed = true;
-            self.send(&Message::EchoRequest(Vec::new()), 0);
+        // One that takes what it is sent is there, and so is one whose messages wait for us.
+        if std::mem::take(&mut self.reads) || self.unfinished {
+            self.hear(now);
         }
+        let Some(interval) = self.probe_interval else { return };
+        match self.probed {
+            Some(at) if now.saturating_sub(at) >= interval => {
+                self.end(format!("the peer was asked whether it is there, and silent for {} s", interval / 1_000_000_000));
+            }
+            None if now.saturating_sub(self.heard) >= interval => {
+                self.probed = Some(now);
+                self.send(&Message::EchoRequest(Vec::new()), 0);
+            }
+            _ => {}
+        }
+    }
+
+    fn hear(&mut self, now: Nanos) {
+        self.heard = now;
+        self.probed = None;
     }
 
     /// Whether the peer wants an asynchronous message of this reason, with `masks` being those for its kind.
     pub fn wants(&self, masks: [u32; 2], reason: u8) -> bool {
-        let asked = self.origin == Origin::Controller || self.config.miss_send_len != 0;
+        let asked = self.peer.origin == Origin::Controller || self.miss_send_len != 0;
         let mask = masks[usize::from(self.role == Role::Slave)];
-        self.greeted && !self.is_over() && asked && reason < 32 && mask >> reason & 1 != 0
+        self.is_greeted() && !self.is_over() && asked && reason < 32 && mask >> reason & 1 != 0
+    }
+
+    /// Whether the peer wants frames that no rule matches. OpenFlow 1.3 drops them, and has a rule for who wants them.
+    pub fn wants_misses(&self) -> bool {
+        self.version == Some(Version::V10) && self.wants(self.wants.packet_in, OFPR_NO_MATCH)
+    }
+
+    /// Takes what the peer says that it wants to be told. Who connected to a listener asks for asynchronous messages by that, too, as in Open vSwitch.
+    pub fn set_async(&mut self, wants: Async) {
+        self.wants = wants;
+        if self.miss_send_len == 0 {
+            self.miss_send_len = DEFAULT_MISS_SEND_LEN;
+        }
+    }
+
+    /// In OpenFlow 1.0, the flag of a configuration that asks for frames whose TTL ran out ([`INVALID_TTL_TO_CONTROLLER`]), if it is set.
+    pub fn invalid_ttl_flag(&self) -> u16 {
+        let wanted = self.version == Some(Version::V10) && self.wants.packet_in[0] & 1 << OFPR_INVALID_TTL != 0;
+        if wanted { INVALID_TTL_TO_CONTROLLER } else { 0 }
+    }
+
+    /// Sets or clears it as in `flags`, and returns the others.
+    pub fn take_invalid_ttl_flag(&mut self, flags: u16) -> u16 {
+        if self.version != Some(Version::V10) {
+            return flags;
+        }
+        let bit = 1 << OFPR_INVALID_TTL;
+        let wanted = if flags & INVALID_TTL_TO_CONTROLLER != 0 { bit } else { 0 };
+        self.wants.packet_in[0] = self.wants.packet_in[0] & !bit | wanted;
+        flags & !INVALID_TTL_TO_CONTROLLER
     }
 
     /// What is to be waited for.

@@ -46,11 +46,11 @@ pub enum Then {
 }
 
 impl Switch {
-    /// Begins to carry out `steps`.
-    pub(super) fn apply(&mut self, steps: Vec<Step>, then: Then) {
+    /// Begins to carry out `steps`; `done` is what was done already.
+    pub(super) fn apply(&mut self, steps: Vec<Step>, done: Vec<String>, then: Then) {
         let job = self.next_job;
         self.next_job += 1;
-        self.jobs.insert(job, Job { open: steps.len() + 1, done: Vec::new(), errors: Vec::new(), then });
+        self.jobs.insert(job, Job { open: steps.len() + 1, done, errors: Vec::new(), then });
         // A port that comes later and asks for a number gets it, not one that comes first and takes any.
         let numbers = steps.iter().filter_map(|step| if let Step::AddPort(port) = step { port.spec.ofport } else { None });
         let asked_for: HashSet<_> = numbers.map(PortNo).collect();
@@ -78,6 +78,11 @@ impl Switch {
                 }
                 Step::SetFailMode(mode) => {
                     self.config.fail_mode = mode;
+                    self.agent.configure(Self::agent_settings(&self.config), clock::now());
+                    self.step_done(job, Ok(says));
+                }
+                Step::SetOpenFlow(openflow) => {
+                    self.config.openflow = openflow;
                     self.agent.configure(Self::agent_settings(&self.config), clock::now());
                     self.step_done(job, Ok(says));
                 }
@@ -248,7 +253,7 @@ impl Switch {
         frame[32..38].copy_from_slice(&mac);
         let through_the_tables = OfAction::Output { port: PortNo::TABLE, max_len: CONTROLLER_WHOLE };
         self.publish();
-        self.forwarding.inject(no, frame.to_vec(), vec![through_the_tables]);
+        self.forwarding.inject(no, frame.to_vec(), [through_the_tables].into());
     }
 
     /// The OpenFlow number of a port.

@@ -191,7 +191,7 @@ impl Switch {
             Request::PortAdd { port } => match self.port_to_add(&port) {
                 Ok(port) => {
                     let name = port.name.clone();
-                    self.apply(vec![config::Step::AddPort(port)], Then::PortAdded(id, name));
+                    self.apply(vec![config::Step::AddPort(port)], Vec::new(), Then::PortAdded(id, name));
                 }
                 Err(error) => self.control.answer::<()>(id, Err(error)),
             },
@@ -213,6 +213,7 @@ impl Switch {
                 let workers = self.worker_list();
                 self.control.answer(id, Ok(workers));
             }
+            Request::Connections => self.control.answer(id, Ok(self.connection_list())),
             Request::Drops => self.control.answer(id, Ok(self.drops())),
             Request::Reload => self.reload(id),
             Request::Log { level } => {
@@ -234,7 +235,7 @@ impl Switch {
         name.ok_or_else(|| format!("there is no port {text}; `vswitch ctl port list` shows those that there are"))
     }
 
-    /// Reads the config file again and applies the difference.
+    /// Reads the config file and what it names again, and applies the difference.
     fn reload(&mut self, client: u64) {
         self.ask(launcher::channel::Request::OpenConfig, move |switch, answered| {
             let wanted = answered.and_then(|file| {
@@ -245,7 +246,13 @@ impl Switch {
                 config::Config::new(&switch.flags, Some(&file), &switch.host).map_err(|error| error.to_string())
             });
             match wanted {
-                Ok(wanted) => switch.apply(steps(&switch.config, &wanted), Then::Reloaded(client)),
+                Ok(wanted) => switch.load_tls(wanted.tls.clone(), Vec::new(), move |switch, tls| match tls {
+                    Ok(tls) => {
+                        let done = switch.use_tls(wanted.tls.clone(), tls).into_iter().collect();
+                        switch.apply(steps(&switch.config, &wanted), done, Then::Reloaded(client));
+                    }
+                    Err(error) => switch.control.answer::<()>(client, Err(error)),
+                }),
                 Err(error) => switch.control.answer::<()>(client, Err(error)),
             }
         });

@@ -6,7 +6,7 @@ use std::sync::mpsc::Receiver;
 
 use datapath::port::PortNo;
 use datapath::tables::Tables;
-use datapath::tables::instruction::OfAction;
+use datapath::tables::instruction::OfActions;
 use datapath::worker::Published;
 
 use super::clock;
@@ -45,7 +45,7 @@ impl Datapath for Forwarding {
         self.workers.each(|worker| worker.settle());
     }
 
-    fn inject(&mut self, in_port: PortNo, frame: Vec<u8>, actions: Vec<OfAction>) {
+    fn inject(&mut self, in_port: PortNo, frame: Vec<u8>, actions: OfActions) {
         if self.packet_outs.len() >= PACKET_OUTS
             && let Some(oldest) = self.packet_outs.pop_front()
         {

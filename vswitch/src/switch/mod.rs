@@ -42,18 +42,19 @@ use crate::launcher::channel::{Channel, Request};
 use crate::launcher::{drain, stop_signals};
 use crate::log;
 use crate::openflow::agent::Agent;
+use crate::openflow::tls::{Tls, TlsError};
 use apply::{Claim, Job, Then};
 use control::Control;
 use forwarding::Forwarding;
 use link::Link;
 use openflow::Connections;
-use packet_in::PacketIns;
+use packet_in::{FromWorker, PacketIn, PacketIns};
 use ports::{News, SwitchPort};
 use workers::Workers;
 
 /// How often time alone makes the control thread look around.
 const TICK: Nanos = 1_000_000_000;
-/// The most packet-ins that are handled before others get their turn.
+/// The most packet-ins, and rules that were learned, that are handled before others get their turn.
 const PACKET_INS: usize = 64;
 /// The share of the address table that one port may fill: a quarter.
 const MACS_PER_PORT: usize = DEFAULT_CAPACITY / 4;
@@ -66,6 +67,8 @@ pub enum SwitchError {
     File(#[from] FileError),
     #[error(transparent)]
     Config(#[from] ConfigError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("{0}")]
     Launcher(String),
     #[error("{0}")]
@@ -94,6 +97,8 @@ pub struct Switch {
     /// Speaks OpenFlow, and has the draft of the tables.
     agent: Agent,
     connections: Connections,
+    /// What `ssl` and `pssl` targets need.
+    tls: Option<Tls>,
     forwarding: Forwarding,
     packet_ins: PacketIns,
     /// Who has which number; also ports that are yet to come.
@@ -124,7 +129,8 @@ pub fn run(flags: RunArgs, host: Host) -> Result<(), SwitchError> {
 
     let file = read_config(&flags, &mut link)?;
     let config = Config::new(&flags, file.as_ref(), &host)?;
-    Switch::new(flags, host, config, link)?.run()
+    let tls = read_tls(&config, &mut link)?;
+    Switch::new(flags, host, config, tls, link)?.run()
 }
 
 /// A panic is a bug; a switch that goes on with half of its threads would hide it.
@@ -149,9 +155,15 @@ fn read_config(flags: &RunArgs, link: &mut Link) -> Result<Option<ConfigFile>, S
     Ok(Some(ConfigFile::from_open(path, file.into())?))
 }
 
+fn read_tls(config: &Config, link: &mut Link) -> Result<Option<Tls>, SwitchError> {
+    let Some(files) = &config.tls else { return Ok(None) };
+    let open = |what| link::descriptor(link.ask_and_wait(Request::OpenTls(what)).map_err(|error| error.to_string())?).map(Into::into);
+    Ok(Some(Tls::load(files, open)?))
+}
+
 impl Switch {
     /// A switch without ports and listeners, which are yet to come by `config`.
-    fn new(flags: RunArgs, host: Host, config: Config, link: Link) -> Result<Self, SwitchError> {
+    fn new(flags: RunArgs, host: Host, config: Config, tls: Option<Tls>, link: Link) -> Result<Self, SwitchError> {
         let poller = Rc::new(Poller::new().map_err(io::Error::from)?);
         let stop = stop_signals()?;
         let packet_ins = PacketIns::new().map_err(io::Error::from)?;
@@ -169,6 +181,7 @@ impl Switch {
             host,
             agent: Agent::new(Self::agent_settings(&config), tables, registrar, clock::now()),
             connections: Connections::default(),
+            tls,
             config,
             control: Control::new(poller.clone()),
             poller,
@@ -225,7 +238,7 @@ impl Switch {
         self.config.listen.clear();
         self.config.controllers.clear();
         let steps = crate::config::steps(&self.config, &wanted);
-        self.apply(steps, Then::Start);
+        self.apply(steps, Vec::new(), Then::Start);
     }
 
     /// Everything that was asked for at the start is there, or something is not.
@@ -243,6 +256,9 @@ impl Switch {
     /// Has the workers take up what the agent's draft has become, and the controllers told.
     fn publish(&mut self) {
         self.agent.finish(&mut self.forwarding, clock::now());
+        for ended in self.agent.take_ended() {
+            self.on_connection_ended(ended);
+        }
     }
 
     fn end(&mut self, how: Result<(), SwitchError>) {
@@ -297,8 +313,14 @@ impl Switch {
     }
 
     fn on_packet_ins(&mut self) {
-        for packet_in in self.packet_ins.take(PACKET_INS) {
-            self.agent.packet_in(packet_in.in_port, &packet_in.to, packet_in.data, packet_in.total_len);
+        let now = clock::now();
+        for from in self.packet_ins.take(PACKET_INS) {
+            match from {
+                FromWorker::PacketIn(PacketIn { in_port, to, data, total_len, .. }) => {
+                    self.agent.packet_in(in_port, &to, data, total_len, now)
+                }
+                FromWorker::Learned(learned) => self.agent.learn(&learned.rule, now),
+            }
         }
     }
 

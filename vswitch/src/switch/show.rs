@@ -1,18 +1,20 @@
 //! What the switch shows of itself: the documents of the control socket.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
-use datapath::action::Action;
+use datapath::Nanos;
+use datapath::action::list_text;
 use datapath::cache::CachedFlow;
 use datapath::drops::{DropReason, TxDrop};
 use datapath::key::{Flow, FlowMask, Match};
 use datapath::tables;
 
+use super::openflow::{Controller, SECOND, State};
 use super::worker::WorkerThread;
 use super::{Switch, clock};
 use crate::config::{Name, PortConfig, PortKind, Role, VhostUser, VlanSpec};
 use crate::document::{self, Drops, PortDetails, PortSummary};
+use crate::openflow::agent::{ConnectionId, Origin, Phase, Role as OpenFlowRole, Status};
 
 impl Switch {
     /// All ports.
@@ -44,7 +46,7 @@ impl Switch {
             flows.extend(cached.iter().map(|flow| document::Flow {
                 worker,
                 r#match: match_text(flow),
-                actions: actions_text(&flow.actions),
+                actions: list_text(&flow.actions).to_string(),
                 frames: flow.frames,
                 bytes: flow.bytes,
                 age_ms: now.saturating_sub(flow.created) / 1_000_000,
@@ -77,6 +79,15 @@ impl Switch {
         self.forwarding.workers.threads().iter().zip(stats).map(document).collect()
     }
 
+    /// The controllers, with the connections to them, and then the connections that came by a listener.
+    pub(super) fn connection_list(&self) -> Vec<document::Connection> {
+        let now = clock::now();
+        let statuses: BTreeMap<_, _> = self.agent.connections().collect();
+        let controllers = self.connections.controllers.values().map(|one| controller(one, &statuses, now));
+        let others = statuses.values().filter(|status| status.peer.origin == Origin::Listener);
+        controllers.chain(others.map(|status| connection(status, now))).collect()
+    }
+
     /// What was dropped, by port and reason.
     pub(super) fn drops(&self) -> Vec<Drops> {
         let ports = self.agent.tables().ports().iter();
@@ -91,6 +102,61 @@ impl Switch {
                 })
             })
             .collect()
+    }
+}
+
+/// A controller, with the connection to it, if there is one.
+fn controller(controller: &Controller, statuses: &BTreeMap<ConnectionId, Status>, now: Nanos) -> document::Connection {
+    let present = match controller.state {
+        State::Connected(id) => statuses.get(&id).map(|status| connection(status, now)),
+        _ => None,
+    };
+    let (state, at) = match controller.state {
+        State::Waiting(at) => ("backoff", Some(at)),
+        State::Asking | State::Connecting(..) | State::Connected(_) => ("connecting", None),
+    };
+    let absent = || document::Connection {
+        kind: "controller".to_owned(),
+        target: controller.target.to_string(),
+        state: state.to_owned(),
+        next_attempt_s: at.map(|at| at.saturating_sub(now).div_ceil(SECOND)),
+        ..document::Connection::default()
+    };
+    document::Connection { last_error: controller.last_error.clone(), ..present.unwrap_or_else(absent) }
+}
+
+/// A connection that is there.
+fn connection(status: &Status, now: Nanos) -> document::Connection {
+    let dropped = [("congested", status.packet_ins_congested), ("queue-full", status.packet_ins_overrun)];
+    let role = match status.role {
+        OpenFlowRole::Equal => "equal",
+        OpenFlowRole::Master => "master",
+        OpenFlowRole::Slave => "slave",
+    };
+    document::Connection {
+        kind: match status.peer.origin {
+            Origin::Controller => "controller".to_owned(),
+            Origin::Listener => "listener".to_owned(),
+        },
+        target: status.peer.target.clone(),
+        peer: Some(status.peer.address.clone()),
+        state: match status.phase {
+            Phase::Handshake => "tls-handshake".to_owned(),
+            Phase::Hello => "hello".to_owned(),
+            Phase::Active => "active".to_owned(),
+        },
+        version: status.version.map(|version| version.to_string()),
+        role: Some(role.to_owned()),
+        connected_s: Some(now.saturating_sub(status.since) / SECOND),
+        messages_in: status.messages_in,
+        messages_out: status.messages_out,
+        packet_ins: document::PacketIns {
+            sent: status.packet_ins_sent,
+            queued: status.packet_ins_queued,
+            dropped: dropped.into_iter().filter(|(_, count)| *count > 0).map(|(reason, count)| (reason.to_owned(), count)).collect(),
+        },
+        last_error: None,
+        next_attempt_s: None,
     }
 }
 
@@ -160,26 +226,4 @@ fn match_text(flow: &CachedFlow) -> String {
     let (value, mask): (Flow, FlowMask) = (Flow::new(&flow.key), FlowMask::new(&flow.mask));
     let text = Match::new(&value, &mask).to_string();
     if text.is_empty() { "any".to_owned() } else { text }
-}
-
-/// Datapath actions, as rules would be written where rules have the like.
-fn actions_text(actions: &[Action]) -> String {
-    let mut text = String::new();
-    for action in actions {
-        let separator = if text.is_empty() { "" } else { "," };
-        // Writing to a string does not fail.
-        let _ = match action {
-            Action::Output(port) => write!(text, "{separator}output:{port}"),
-            Action::Set { field, value, mask } if *mask == field.ones() => {
-                write!(text, "{separator}set_field:{value:#x}->{}", field.name())
-            }
-            Action::Set { field, value, mask } => write!(text, "{separator}set_field:{value:#x}/{mask:#x}->{}", field.name()),
-            Action::PushVlan(tpid) => write!(text, "{separator}push_vlan:{tpid:#06x}"),
-            Action::PopVlan => write!(text, "{separator}pop_vlan"),
-            Action::DecTtl { .. } => write!(text, "{separator}dec_ttl"),
-            Action::Copy(actions) => write!(text, "{separator}copy({})", actions_text(actions)),
-            Action::Controller(to) => write!(text, "{separator}controller(reason={},max_len={})", to.reason, to.max_len),
-        };
-    }
-    if text.is_empty() { "drop".to_owned() } else { text }
 }

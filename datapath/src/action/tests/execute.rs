@@ -11,12 +11,12 @@ fn ipv4(ttl: u8) -> Vec<u8> {
     bytes
 }
 
-fn controller(max_len: u16) -> Box<ToController> {
-    Box::new(ToController { max_len, reason: OFPR_ACTION, controller_id: 0, table: 3, cookie: 4, state: [0; STATE_WORDS] })
+fn controller(max_len: u16) -> ToController {
+    ToController { max_len, reason: OFPR_ACTION, table: 3, cookie: 4, ..ToController::default() }
 }
 
 fn to_controller(max_len: u16) -> Action {
-    Action::Controller(controller(max_len))
+    Action::Controller(Box::new(controller(max_len)))
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn tags_are_pushed_and_popped() {
 
 #[test]
 fn a_ttl_that_runs_out_ends_the_list() {
-    let decrement = |expired| Action::DecTtl { expired };
+    let decrement = |expired: Option<ToController>| Action::DecTtl { expired: expired.into_iter().collect() };
     assert_eq!(after(&[decrement(None)], &ipv4(9)), ipv4(8));
     assert_eq!(after(&[decrement(None)], &ipv4(2)), ipv4(1));
     for ttl in [0, 1] {
@@ -100,7 +100,7 @@ fn a_frame_has_one_outcome() {
     let mut full = Taken { room: 0, frames: Vec::new() };
     let (mut batch, mut outputs) = (Batch::new(), OutputSets::default());
     let slot = batch.push_bytes(PortNo(1), Offload::default(), &ipv4(9));
-    let outcome = super::super::execute(&[to_controller(10)], DropReason::Rule, slot, &mut batch, &mut outputs, &mut full);
+    let outcome = super::super::execute(&[to_controller(10)], DropReason::Rule, slot, &mut batch, &mut outputs, &mut full, &mut Whole(0));
     assert_eq!(outcome, Outcome::Dropped(DropReason::ControllerQueueFull));
 }
 
@@ -123,8 +123,8 @@ fn any_action() -> impl Strategy<Value = Action> {
         any::<u16>().prop_map(Action::PushVlan),
         Just(Action::PushVlan(0x8100)),
         Just(Action::PopVlan),
-        Just(Action::DecTtl { expired: None }),
-        Just(Action::DecTtl { expired: Some(controller(100)) }),
+        Just(Action::DecTtl { expired: [].into() }),
+        Just(Action::DecTtl { expired: [controller(100)].into() }),
         Just(to_controller(9999)),
     ];
     let copy = prop::collection::vec(simple.clone(), 0..4).prop_map(|actions| Action::Copy(actions.into()));

@@ -22,6 +22,8 @@ impl Controllers for Taken {
         self.frames.push((batch.to_vec(slot, to.max_len.into()), to.clone()));
         Ok(())
     }
+
+    fn learn(&mut self, _: PortNo, _: &Arc<FlowMod>) {}
 }
 
 /// What became of one frame.
@@ -35,7 +37,7 @@ struct Done {
 impl Done {
     /// The copies that go to `port`.
     fn sent(&self, port: u32) -> Vec<Vec<u8>> {
-        let slots = self.outputs.iter().filter(|(to, _)| to.0 == port).flat_map(|(_, slots)| slots);
+        let slots = self.outputs.iter().filter(|(to, ..)| to.0 == port).flat_map(|(.., slots)| slots);
         slots.map(|slot| self.batch.to_vec(*slot, usize::MAX)).collect()
     }
 }
@@ -46,7 +48,7 @@ fn carry_out(actions: &[Action], offload: Offload, bytes: &[u8]) -> Done {
     let mut taken = Taken { room: 1, frames: Vec::new() };
     let slot = batch.push_bytes(PortNo(1), offload, bytes);
     assert!(extract_frame(batch.frame_mut(slot), &mut FlowKey::ZERO.clone()));
-    let outcome = super::execute(actions, DropReason::Rule, slot, &mut batch, &mut outputs, &mut taken);
+    let outcome = super::execute(actions, DropReason::Rule, slot, &mut batch, &mut outputs, &mut taken, &mut Whole(0));
     Done { outcome, batch, outputs, taken }
 }
 

@@ -1,4 +1,5 @@
-//! Random flow-mods, frames and time, against a plain vector of rules that does what OpenFlow 1.3.5, 6.4 and 6.5 say, word for word.
+//! Random flow-mods, frames and time, against a plain vector of rules that does what OpenFlow 1.3.5, 6.4 and 6.5 say, word for word, and what OpenFlow 1.0
+//! says of a modification that finds nothing.
 
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use proptest::sample::{Index, select};
 use crate::Nanos;
 use crate::key::{Field, Flow, FlowMask, Match};
 use crate::port::PortNo;
+use crate::tables::group::GROUP_ANY;
 use crate::tables::instruction::{Instructions, OfAction};
 use crate::tables::{FlowMod, FlowModCommand, FlowModError, MacTable, Removed, RemovedReason, Rule, RuleFilter, RuleFlags, Tables};
 
@@ -60,7 +62,8 @@ impl Reference {
     fn flow_mod(&mut self, flow_mod: &FlowMod, now: Nanos) -> Result<Vec<Known>, FlowModError> {
         use FlowModCommand::*;
         let delete = matches!(flow_mod.command, Delete | DeleteStrict);
-        if flow_mod.table == 254 || (flow_mod.table == 255 && !delete) {
+        let modify = matches!(flow_mod.command, Modify | ModifyStrict);
+        if flow_mod.table == 254 || (flow_mod.table == 255 && !delete && !(modify && flow_mod.or_add)) {
             return Err(FlowModError::BadTableId);
         }
         if !delete && flow_mod.instructions.goto.is_some_and(|goto| goto <= flow_mod.table) {
@@ -105,9 +108,18 @@ impl Reference {
                 self.0.push((flow_mod.matching, rule));
                 Ok(vec![])
             }
+            Modify | ModifyStrict
+                if flow_mod.or_add
+                    && flow_mod.cookie_mask == 0
+                    && !self.0.iter().any(|(matching, rule)| selects(flow_mod, matching, rule)) =>
+            {
+                let (table, cookie) = (if flow_mod.table == 255 { 0 } else { flow_mod.table }, flow_mod.new_cookie.unwrap_or(0));
+                self.flow_mod(&FlowMod { command: Add, table, cookie, ..flow_mod.clone() }, now)
+            }
             Modify | ModifyStrict => {
                 for (_, rule) in self.0.iter_mut().filter(|(matching, rule)| selects(flow_mod, matching, rule)) {
                     (rule.out_port, rule.goto) = (out_port, goto);
+                    rule.cookie = flow_mod.new_cookie.unwrap_or(rule.cookie);
                     if flow_mod.flags.contains(RuleFlags::RESET_COUNTS) {
                         rule.frames = 0;
                     }
@@ -192,9 +204,11 @@ fn any_flow_mod() -> impl Strategy<Value = FlowMod> {
     let cookie = (0..4u64, select(vec![0u64, 1, 3, u64::MAX]));
     let timeouts = (select(vec![0u16, 0, 3, 10, 600]), select(vec![0u16, 0, 5, 20, 300]));
     let filter = (select(vec![PortNo::ANY, PortNo::ANY, PortNo(1)]), 0..32u16);
+    let modification = (select(vec![None, Some(2u64), Some(5)]), any::<bool>());
     let instructions = (1..3u32, select(vec![None, None, Some(1u8), Some(2)]));
-    (command, place, cookie, timeouts, filter, instructions).prop_map(
-        |(command, (table, matching, priority), (cookie, cookie_mask), (idle_timeout, hard_timeout), (out_port, flags), (port, goto))| {
+    (command, place, cookie, timeouts, filter, modification, instructions).prop_map(
+        |(command, (table, matching, priority), (cookie, cookie_mask), timeouts, (out_port, flags), (new_cookie, or_add), (port, goto))| {
+            let (idle_timeout, hard_timeout) = timeouts;
             FlowMod {
                 command,
                 table,
@@ -207,12 +221,15 @@ fn any_flow_mod() -> impl Strategy<Value = FlowMod> {
                 // Overlap checks refuse much: have few.
                 flags: RuleFlags(if flags % 4 == 2 { flags } else { flags & !RuleFlags::CHECK_OVERLAP.0 }),
                 instructions: Instructions {
-                    apply: vec![OfAction::Output { port: PortNo(port), max_len: 0 }],
+                    apply: [OfAction::Output { port: PortNo(port), max_len: 0 }].into(),
                     goto,
                     ..Instructions::default()
                 },
                 out_port,
-                out_group: RuleFilter::ANY_GROUP,
+                out_group: GROUP_ANY,
+                new_cookie,
+                or_add,
+                lenient: false,
             }
         },
     )

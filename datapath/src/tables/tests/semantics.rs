@@ -19,7 +19,7 @@ fn output(port: u32) -> OfAction {
 }
 
 fn apply(actions: impl Into<Vec<OfAction>>) -> Instructions {
-    Instructions { apply: actions.into(), ..Instructions::default() }
+    Instructions { apply: actions.into().into(), ..Instructions::default() }
 }
 
 fn ip() -> Match {
@@ -74,6 +74,22 @@ fn a_modify_changes_the_instructions_only() {
     tables.flow_mod(&FlowMod { flags: RuleFlags::RESET_COUNTS, ..modify }, 4 * SECOND).expect("valid");
     let rule = only_rule(&tables);
     assert_eq!((rule.counters.frames(), rule.counters.used(), rule.flags), (0, 2 * SECOND, RuleFlags::SEND_FLOW_REM));
+}
+
+#[test]
+fn as_openflow_10_has_it_a_modification_adds_what_it_does_not_find_and_changes_cookies() {
+    let mut tables = tables();
+    let modify = FlowMod { command: FlowModCommand::Modify, table: 255, new_cookie: Some(9), or_add: true, ..add(ip(), 1) };
+    tables.flow_mod(&FlowMod { idle_timeout: 5, ..modify.clone() }, SECOND).expect("valid");
+    let rule = only_rule(&tables);
+    assert_eq!((rule.table, rule.cookie, rule.idle_timeout, rule.outputs_to(PortNo(1))), (0, 9, 5, true));
+    // What is found is changed where it is, its timeouts are not.
+    tables.flow_mod(&FlowMod { new_cookie: None, idle_timeout: 7, ..modify.clone() }, SECOND).expect("valid");
+    assert_eq!((only_rule(&tables).cookie, only_rule(&tables).idle_timeout), (9, 5));
+    tables.flow_mod(&FlowMod { new_cookie: Some(3), instructions: add(ip(), 2).instructions, ..modify.clone() }, SECOND).expect("valid");
+    assert_eq!((only_rule(&tables).cookie, only_rule(&tables).outputs_to(PortNo(2))), (3, true));
+    let refused = FlowMod { or_add: false, ..modify };
+    assert_eq!(tables.flow_mod(&refused, SECOND).err(), Some(FlowModError::BadTableId));
 }
 
 #[test]
@@ -199,7 +215,8 @@ fn what_makes_no_sense_is_refused() {
         (Match::ANY, vec![output(PortNo::TABLE.0)], Some(BadOutPort)),
         (Match::ANY, vec![output(PortNo::ANY.0)], Some(BadOutPort)),
         (Match::ANY, vec![output(0xffff_ff01)], Some(BadOutPort)),
-        (Match::ANY, vec![OfAction::SetQueue(0)], Some(BadQueue)),
+        (Match::ANY, vec![OfAction::SetQueue(7)], None),
+        (Match::ANY, vec![OfAction::SetQueue(8)], Some(BadQueue)),
         (Match::ANY, vec![OfAction::Group(1)], Some(BadOutGroup)),
         (Match::ANY, vec![set(Field::EthDst, 5), set(Field::Metadata, 5), set(Field::Reg3, 5)], None),
         (Match::ANY, vec![set(Field::EthType, 0x0800)], Some(BadSetType)),
@@ -248,7 +265,7 @@ fn what_makes_no_sense_is_refused() {
         assert_eq!(tables().flow_mod(&flow_mod, 0).err(), error, "{matching:?} {actions:?}");
     }
     let written = |matching, write: Vec<OfAction>| {
-        let instructions = Instructions { write, ..Instructions::default() };
+        let instructions = Instructions { write: write.into(), ..Instructions::default() };
         tables().flow_mod(&FlowMod { matching, instructions, ..FlowMod::default() }, 0).err()
     };
     assert_eq!(written(Match::ANY, vec![vlan(5), set(Field::VlanPcp, 1), push.clone()]), None, "the push comes first in the set");
@@ -262,7 +279,7 @@ fn what_makes_no_sense_is_refused() {
     let goto = |table| Instructions { goto: Some(table), ..Instructions::default() };
     assert_eq!(instruct(3, goto(4)), None);
     assert_eq!([instruct(3, goto(3)), instruct(3, goto(254)), instruct(253, goto(255))], [Some(BadGotoTable); 3]);
-    assert_eq!(instruct(0, Instructions { meter: Some(1), ..Instructions::default() }), Some(UnsupportedInstruction));
+    assert_eq!(instruct(0, Instructions { meter: Some(1), ..Instructions::default() }), Some(UnknownMeter));
     assert_eq!([instruct(254, apply([])), instruct(255, apply([]))], [Some(BadTableId); 2]);
     assert_eq!(tables().flow_mod(&FlowMod { flags: RuleFlags(32), ..FlowMod::default() }, 0).err(), Some(BadFlags));
     let delete = FlowMod { command: FlowModCommand::Delete, instructions: goto(0), ..FlowMod::default() };

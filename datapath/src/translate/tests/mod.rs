@@ -56,7 +56,7 @@ fn add(tables: &mut Tables, table: u8, priority: u16, matching: Match, instructi
 }
 
 fn apply(actions: impl Into<Vec<OfAction>>) -> Instructions {
-    Instructions { apply: actions.into(), ..Instructions::default() }
+    Instructions { apply: actions.into().into(), ..Instructions::default() }
 }
 
 fn output(port: u32) -> OfAction {
@@ -105,6 +105,11 @@ fn run(tables: &Tables, key: &FlowKey) -> Translation {
     translate(tables, key, 0, &mut Scratch::default(), true)
 }
 
+/// What becomes of a packet-out with these actions.
+fn packet_out(tables: &Tables, actions: &[OfAction], key: &FlowKey) -> Translation {
+    translate_actions(tables, &actions.into(), key, 0, &mut Scratch::default())
+}
+
 fn actions(tables: &Tables, key: &FlowKey) -> Vec<Action> {
     run(tables, key).actions.into_vec()
 }
@@ -121,5 +126,9 @@ fn set_to(field: Field, value: u128) -> Action {
 fn bits(fields: &[Field]) -> KeyMask {
     let mut mask = KeyMask::ZERO;
     fields.iter().for_each(|field| mask.include(&field.mask().key()));
+    if fields.contains(&Field::InPort) {
+        // Whether the frame goes on with something is looked at with it.
+        mask.0[0] = u64::MAX;
+    }
     mask
 }

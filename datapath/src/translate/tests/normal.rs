@@ -164,7 +164,7 @@ fn a_known_port_that_is_closed_or_gone() {
 fn a_packet_out_of_a_controller_teaches_nothing() {
     let tables = switch(2);
     let key = frame(PortNo::CONTROLLER.0, A, B);
-    let found = translate_actions(&tables, &[output(PortNo::NORMAL.0)], &key, 0, &mut Scratch::default());
+    let found = packet_out(&tables, &[output(PortNo::NORMAL.0)], &key);
     assert_eq!(found.actions[..], [to(1), to(2)]);
     assert!(tables.macs().is_empty());
 }

@@ -3,7 +3,7 @@
 //! With none configured, a standalone switch has one rule to begin with, `priority=0 actions=NORMAL` in table 0, which is listed and can be deleted
 //! like any other. With controllers configured, it begins with no rule; when none of them has been there for three probe intervals, a rule of a high
 //! priority makes it a learning switch until one is back. The controllers' own rules stay, below that one. A secure switch does what
-//! its rules say and nothing else. (So does Open vSwitch, whose latter rule is hidden, with the same priority.)
+//! its rules say and nothing else. (So does Open vSwitch, whose latter rule is hidden and above any other, and which removes the controllers' rules.)
 
 use std::sync::Arc;
 
@@ -14,14 +14,13 @@ use datapath::tables::instruction::{Instructions, OfAction};
 use datapath::tables::{FlowMod, FlowModCommand, Rule, RuleFilter};
 
 use super::{Agent, Origin};
-use crate::config::FailMode;
-use crate::openflow::session::PROBE_INTERVAL;
+use crate::config::{FailMode, OpenFlow};
 
-/// The priority of the rule that stands in for lost controllers.
-const FAIL_OPEN_PRIORITY: u16 = 0xf0f0;
+/// The priority of the rule that stands in for lost controllers: the highest.
+const FAIL_OPEN_PRIORITY: u16 = u16::MAX;
 
-/// How long controllers may be away.
-const PATIENCE: Nanos = 3 * PROBE_INTERVAL;
+/// For how many probe intervals controllers may be away.
+const PROBES: u32 = 3;
 
 /// The state of the fail mode.
 #[derive(Debug, Default)]
@@ -46,24 +45,32 @@ impl Agent {
         if !self.settings.has_controllers {
             return;
         }
-        if self.sessions.values().any(|session| session.origin == Origin::Controller && session.greeted && !session.is_over()) {
+        if self.sessions.values().any(|session| session.peer.origin == Origin::Controller && session.is_greeted() && !session.is_over()) {
             self.fail_open.alone_since = None;
             self.remove_learning_rule(now);
             return;
         }
         let since = *self.fail_open.alone_since.get_or_insert(now);
-        let patient = now.saturating_sub(since) < PATIENCE;
-        if !patient && self.settings.fail_mode == FailMode::Standalone && self.fail_open.rule.is_none() {
+        // Who never probes has decided nothing about controllers that can't be reached.
+        let interval = self.settings.openflow.inactivity_probe.or(OpenFlow::default().inactivity_probe).unwrap_or_default();
+        let patient = now.saturating_sub(since) < (PROBES * interval).as_nanos() as Nanos;
+        if patient || self.settings.fail_mode != FailMode::Standalone {
+            return;
+        }
+        if self.fail_open.rule.is_none() {
             tracing::warn!("no controller is reachable; the switch is a learning switch until one is (fail-mode standalone)");
+        }
+        // Also if it was deleted meanwhile, along with others: there is nobody to put anything in its place.
+        if self.fail_open.rule.is_none() || self.learning_rule(FAIL_OPEN_PRIORITY).is_none() {
             self.add_learning_rule(FAIL_OPEN_PRIORITY, now);
         }
     }
 
     fn add_learning_rule(&mut self, priority: u16, now: Nanos) {
-        let apply = vec![OfAction::Output { port: PortNo::NORMAL, max_len: 0 }];
+        let apply = [OfAction::Output { port: PortNo::NORMAL, max_len: 0 }].into();
         let add = FlowMod { priority, instructions: Instructions { apply, ..Instructions::default() }, ..FlowMod::default() };
-        match self.draft.flow_mod(&add, now) {
-            Ok(_) => self.fail_open.rule = self.learning_rule(priority),
+        match self.own_flow_mod(add, now) {
+            Ok(()) => self.fail_open.rule = self.learning_rule(priority),
             Err(error) => tracing::error!("the rule that makes a learning switch can't be added: {error}"),
         }
     }
@@ -73,7 +80,7 @@ impl Agent {
         let Some(rule) = self.fail_open.rule.take() else { return };
         if self.learning_rule(rule.priority).is_some_and(|found| Arc::ptr_eq(&found, &rule)) {
             let delete = FlowMod { command: FlowModCommand::DeleteStrict, priority: rule.priority, ..FlowMod::default() };
-            if let Err(error) = self.draft.flow_mod(&delete, now) {
+            if let Err(error) = self.own_flow_mod(delete, now) {
                 tracing::error!("the rule that made a learning switch can't be removed: {error}");
             }
         }

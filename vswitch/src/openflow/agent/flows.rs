@@ -1,34 +1,85 @@
 //! Rules: flow-mods, their expiry, publishing, and telling of removals.
 
-use datapath::Nanos;
-use datapath::tables::{FlowModCommand, FlowModError, Removed, Rule, RuleFlags};
+use std::sync::Arc;
 
+use datapath::Nanos;
+use datapath::key::Match;
+use datapath::tables::{FlowMod, FlowModCommand, FlowModError, Removed, Rule, RuleFilter};
+
+use super::changes::{Changes, RuleChange};
 use super::{Agent, Datapath};
-use crate::openflow::wire::error::{BadAction, BadInstruction, BadMatch, BadRequest, FlowModFailed};
-use crate::openflow::wire::{Age, ErrorCode, FlowModMessage, FlowRemoved, FlowStats, Message, NO_BUFFER};
+use crate::openflow::wire::error::{BadAction, BadInstruction, BadMatch, BadRequest, FlowModFailed, MeterModFailed, Nicira};
+use crate::openflow::wire::{Age, ErrorCode, FlowModMessage, FlowRemoved, FlowStats, Message, NO_BUFFER, RuleEvent, can_be_sent};
 
 impl Agent {
-    pub(super) fn flow_mod(&mut self, message: &FlowModMessage, now: Nanos) -> Result<(), ErrorCode> {
-        let deletes = matches!(message.flow_mod.command, FlowModCommand::Delete | FlowModCommand::DeleteStrict);
+    pub(super) fn flow_mod(&mut self, message: &FlowModMessage, now: Nanos, changes: &mut Changes) -> Result<(), ErrorCode> {
+        let change = &message.flow_mod;
+        let deletes = matches!(change.command, FlowModCommand::Delete | FlowModCommand::DeleteStrict);
         if message.buffer_id != NO_BUFFER && !deletes {
             // Frames are never buffered, so there is none of that id.
             return Err(BadRequest::BufferUnknown.into());
         }
-        let outcome = self.draft.flow_mod(&message.flow_mod, now).map_err(flow_mod_error)?;
-        self.note_removed(outcome.removed);
+        let watched = self.is_watched();
+        let before = if watched && !deletes { self.rules_before(change) } else { Vec::new() };
+        let outcome = self.draft.flow_mod(change, now).map_err(flow_mod_error)?;
+        changes.note_removed(outcome.removed, watched);
+        if watched && !deletes {
+            self.note_changed(change, before, changes);
+        }
         Ok(())
+    }
+
+    /// The rules that a flow-mod which adds or modifies may put others in the place of.
+    fn rules_before(&self, change: &FlowMod) -> Vec<Arc<Rule>> {
+        match change.command {
+            FlowModCommand::Add => self.draft.rule(change.table, &change.matching, change.priority).cloned().into_iter().collect(),
+            _ => self.draft.rules(&change.filter()).cloned().collect(),
+        }
+    }
+
+    /// Notes what a flow-mod did to the rules that were there `before`, and what it added.
+    fn note_changed(&self, change: &FlowMod, before: Vec<Arc<Rule>>, changes: &mut Changes) {
+        let after = |table: u8, matching: &Match, priority: u16| self.draft.rule(table, matching, priority).cloned();
+        if change.adds(before.len()) {
+            let table = if change.table == RuleFilter::ALL_TABLES { 0 } else { change.table };
+            let added = after(table, &change.matching, change.priority);
+            let before = before.into_iter().next();
+            changes.rules.extend(added.map(|rule| RuleChange { event: RuleEvent::Added, rule, before }));
+            return;
+        }
+        for before in before {
+            let Some(rule) = after(before.table, &before.matching.expand(), before.priority) else { continue };
+            if (&rule.instructions, rule.cookie) != (&before.instructions, before.cookie) {
+                changes.rules.push(RuleChange { event: RuleEvent::Modified, rule, before: Some(before) });
+            }
+        }
+    }
+
+    /// Adds a rule that an action learned, unless it is there already. It is published as flow-mods are that no barrier follows.
+    pub fn learn(&mut self, rule: &FlowMod, now: Nanos) {
+        let same = |known: &Rule| {
+            known.instructions == rule.instructions
+                && (known.cookie, known.idle_timeout, known.hard_timeout) == (rule.cookie, rule.idle_timeout, rule.hard_timeout)
+        };
+        if self.draft.rule(rule.table, &rule.matching, rule.priority).is_some_and(|known| same(known)) {
+            return;
+        }
+        let outcome = match can_be_sent(&rule.instructions) {
+            true => self.own_flow_mod(rule.clone(), now),
+            false => Err(BadAction::TooMany.into()),
+        };
+        if let Err(error) = outcome {
+            tracing::debug!(table = rule.table, "a rule can't be learned: {error}");
+        }
     }
 
     /// Removes the rules whose time is over.
     pub(super) fn expire_rules(&mut self, datapath: &mut dyn Datapath, now: Nanos) {
         // Or a rule that is in use would look idle.
         datapath.settle();
-        let removed = self.draft.expire(now);
-        self.note_removed(removed);
-    }
-
-    fn note_removed(&mut self, removed: Vec<Removed>) {
-        self.removed.extend(removed.into_iter().filter(|removed| removed.rule.flags.contains(RuleFlags::SEND_FLOW_REM)));
+        let mut changes = Changes::default();
+        changes.note_removed(self.draft.expire(now), self.is_watched());
+        self.tell(changes, None);
     }
 
     /// Publishes the draft if it changed, and tells of the rules that were removed, with their final counters.
@@ -74,6 +125,8 @@ pub(in crate::openflow) fn flow_stats(rule: &Rule, now: Nanos) -> FlowStats {
     FlowStats {
         table: rule.table,
         age: Age::between(rule.created, now),
+        idle_age: Some(seconds_since(rule.counters.used(), now)),
+        change_age: Some(seconds_since(rule.modified, now)),
         priority: rule.priority,
         idle_timeout: rule.idle_timeout,
         hard_timeout: rule.hard_timeout,
@@ -86,6 +139,11 @@ pub(in crate::openflow) fn flow_stats(rule: &Rule, now: Nanos) -> FlowStats {
     }
 }
 
+/// Whole seconds, as many as 16 bits say.
+fn seconds_since(time: Nanos, now: Nanos) -> u16 {
+    u16::try_from(now.saturating_sub(time) / 1_000_000_000).unwrap_or(u16::MAX)
+}
+
 pub(super) fn flow_mod_error(error: FlowModError) -> ErrorCode {
     match error {
         FlowModError::TableFull => FlowModFailed::TableFull.into(),
@@ -93,7 +151,8 @@ pub(super) fn flow_mod_error(error: FlowModError) -> ErrorCode {
         FlowModError::Overlap => FlowModFailed::Overlap.into(),
         FlowModError::BadFlags => FlowModFailed::BadFlags.into(),
         FlowModError::BadGotoTable => BadInstruction::BadTableId.into(),
-        FlowModError::UnsupportedInstruction => BadInstruction::UnsupInst.into(),
+        FlowModError::UnknownMeter => MeterModFailed::UnknownMeter.into(),
+        FlowModError::BadConjunction => Nicira::BadConjunction.into(),
         FlowModError::BadPrerequisite => BadMatch::BadPrereq.into(),
         FlowModError::BadActionType => BadAction::BadType.into(),
         FlowModError::BadOutPort => BadAction::BadOutPort.into(),

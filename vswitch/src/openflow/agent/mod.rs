@@ -11,34 +11,45 @@
 //! Whatever a connection sends, it delays itself only: in each turn it has so much work done ([`SLICE`]) and no more, and a peer that does not
 //! take its answers gets no further ones ([`super::connection`]).
 
+mod bundles;
+mod changes;
 mod fail_mode;
 mod flows;
+mod groups;
+mod monitors;
 mod packets;
 mod ports;
 mod roles;
 mod stats;
+mod table_features;
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
 
 use datapath::Nanos;
 use datapath::action::OFPR_INVALID_TTL;
 use datapath::port::PortNo;
-use datapath::tables::instruction::OfAction;
-use datapath::tables::{FlowModCommand, Removed, RuleFilter, TABLE_COUNT, Tables};
+use datapath::tables::instruction::OfActions;
+use datapath::tables::{FlowModCommand, Removed, TABLE_COUNT, Tables};
 
+use super::assembly::Assembly;
 use super::connection::Connection;
 use super::session::Session;
-use super::wire::error::{BadRequest, GroupModFailed, MeterModFailed, QueueOpFailed, SwitchConfigFailed, TableModFailed};
-use super::wire::{self, CAPABILITIES, ErrorCode, Features, Header, Message, ModCommand, PACKET_IN_STANDARD};
-use crate::config::FailMode;
+use super::stream::Stream;
+use super::wire::error::{BadRequest, SwitchConfigFailed};
+use super::wire::{BundleControlType, CAPABILITIES, Config, ErrorCode, Features, FragmentHandling, Header, Message, MultipartRequest};
+use crate::config::{FailMode, OpenFlow};
 use crate::event::Registrar;
+pub(super) use bundles::Bundles;
+use changes::{Changes, is_change};
 use fail_mode::FailOpen;
 pub(super) use flows::flow_stats;
+pub(super) use monitors::{Monitors, RuleNews};
+use ports::port_desc;
 
-pub use super::session::Origin;
+pub use super::session::{Origin, Peer, Phase, Status};
+pub use super::wire::Role;
 
-/// The most connections at a time.
+/// The most connections at a time that came by one listener. Controllers are as many as the operator wants, and find room whoever is there.
 const MAX_CONNECTIONS: usize = 64;
 
 /// The shortest time between publications of flow-mods that no barrier follows.
@@ -59,7 +70,7 @@ pub trait Datapath {
     fn settle(&mut self);
 
     /// Does `actions` to `frame` as if it had come in through `in_port`, by what was published last.
-    fn inject(&mut self, in_port: PortNo, frame: Vec<u8>, actions: Vec<OfAction>);
+    fn inject(&mut self, in_port: PortNo, frame: Vec<u8>, actions: OfActions);
 }
 
 /// What a connection is known by; none is used twice.
@@ -76,6 +87,19 @@ pub struct Settings {
     pub fail_mode: FailMode,
     /// Whether controllers are configured.
     pub has_controllers: bool,
+    /// How it deals with controllers.
+    pub openflow: OpenFlow,
+}
+
+/// A controller's connection that is no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// What it was known by.
+    pub id: ConnectionId,
+    /// Whether it ever was more than an attempt: the controller said hello.
+    pub greeted: bool,
+    /// Why it ended.
+    pub why: String,
 }
 
 /// See the module.
@@ -92,10 +116,16 @@ pub struct Agent {
     /// Rules of which a removal is to be told once the workers use them no more.
     removed: Vec<Removed>,
     sessions: BTreeMap<ConnectionId, Session>,
+    /// What the owner was not told yet.
+    ended: Vec<Ended>,
     next_id: ConnectionId,
     registrar: Registrar,
     /// When each port was added.
     port_ages: BTreeMap<PortNo, Nanos>,
+    /// The names that controllers gave to tables.
+    table_names: BTreeMap<u8, String>,
+    /// What controllers want of IP fragments.
+    fragments: FragmentHandling,
     /// The highest generation id that a master or slave gave.
     generation_id: Option<u64>,
     fail_open: FailOpen,
@@ -113,9 +143,12 @@ impl Agent {
             draft: tables,
             removed: Vec::new(),
             sessions: BTreeMap::new(),
+            ended: Vec::new(),
             next_id: 1,
             registrar,
             port_ages,
+            table_names: BTreeMap::new(),
+            fragments: FragmentHandling::Normal,
             generation_id: None,
             fail_open: FailOpen::default(),
         };
@@ -133,19 +166,21 @@ impl Agent {
     pub fn configure(&mut self, settings: Settings, now: Nanos) {
         let same = (settings.fail_mode, settings.has_controllers) == (self.settings.fail_mode, self.settings.has_controllers);
         self.settings = settings;
+        self.sessions.values_mut().for_each(|session| session.configure(&self.settings.openflow));
         if !same {
             self.start_fail_mode(now);
             self.urgent = true;
         }
     }
 
-    /// Takes over a connected stream socket. `None`: there are too many connections, or the socket can't be used; it is closed.
-    pub fn connect(&mut self, socket: OwnedFd, origin: Origin, now: Nanos) -> Option<ConnectionId> {
-        if self.sessions.len() >= MAX_CONNECTIONS {
-            tracing::warn!("there are {MAX_CONNECTIONS} OpenFlow connections already; another one is refused");
+    /// Takes over a connected stream. `None`: too many came by the same listener, or it can't be waited for; it is closed.
+    pub fn connect(&mut self, stream: Stream, peer: Peer, now: Nanos) -> Option<ConnectionId> {
+        let same = |other: &&Session| other.peer.origin == Origin::Listener && other.peer.target == peer.target;
+        if peer.origin == Origin::Listener && self.sessions.values().filter(same).count() >= MAX_CONNECTIONS {
+            tracing::warn!(listener = %peer.target, "{} is refused: there are {MAX_CONNECTIONS} connections already", peer.address);
             return None;
         }
-        let mut session = Session::new(Connection::new(socket).ok()?, origin, now);
+        let mut session = Session::new(Connection::new(stream), peer, &self.settings.openflow, now);
         session.write();
         session.interest = session.needs();
         let id = self.next_id;
@@ -165,7 +200,18 @@ impl Agent {
         }
     }
 
+    /// The controllers' connections that ended since it was called last.
+    pub fn take_ended(&mut self) -> Vec<Ended> {
+        std::mem::take(&mut self.ended)
+    }
+
+    /// All connections, in the order in which they came.
+    pub fn connections(&self) -> impl Iterator<Item = (ConnectionId, Status)> {
+        self.sessions.iter().map(|(id, session)| (*id, session.status()))
+    }
+
     /// Whether a connection is still there.
+    #[cfg(test)]
     pub fn is_connected(&self, id: ConnectionId) -> bool {
         self.sessions.contains_key(&id)
     }
@@ -175,11 +221,16 @@ impl Agent {
         self.sessions.values().any(|session| (0..32).any(|reason| session.wants(session.wants.packet_in, reason)))
     }
 
-    /// Has frames whose TTL ran out given to the controllers while one wants them.
-    fn ask_for_invalid_ttl(&mut self) {
+    /// Has frames whose TTL ran out, and those that no rule matches, given to the controllers while one wants them.
+    fn ask_for_frames(&mut self) {
         let wanted = self.sessions.values().any(|session| session.wants(session.wants.packet_in, OFPR_INVALID_TTL));
         if self.draft.invalid_ttl_to_controller() != wanted {
             self.draft.set_invalid_ttl_to_controller(wanted);
+            self.urgent = true;
+        }
+        let wanted = self.sessions.values().any(|session| session.controller_id == 0 && session.wants_misses());
+        if self.draft.misses_to_controller() != wanted {
+            self.draft.set_misses_to_controller(wanted);
             self.urgent = true;
         }
     }
@@ -211,7 +262,13 @@ impl Agent {
 
     /// What is to be done from time to time, about once a second.
     pub fn tick(&mut self, datapath: &mut dyn Datapath, now: Nanos) {
-        self.sessions.values_mut().for_each(|session| session.probe(now));
+        for session in self.sessions.values_mut() {
+            session.probe(now);
+            if let Some((error, xid, request)) = Assembly::expire(&mut session.assembly, now) {
+                session.refuse(error, xid, &request);
+            }
+        }
+        self.expire_bundles(now);
         self.tick_fail_mode(now);
         self.expire_rules(datapath, now);
     }
@@ -220,7 +277,7 @@ impl Agent {
     pub fn due(&self) -> Option<Nanos> {
         match self.sessions.values().any(|session| session.unfinished) {
             true => Some(0),
-            false => self.publication_due(),
+            false => self.sessions.values().filter_map(Session::packet_in_due).chain(self.publication_due()).min(),
         }
     }
 
@@ -234,22 +291,17 @@ impl Agent {
         for id in unfinished {
             self.work_off(id, datapath, now);
         }
-        self.ask_for_invalid_ttl();
+        self.ask_for_frames();
         if self.urgent || self.publication_due().is_some_and(|due| due <= now) {
             self.commit(datapath, now);
         }
+        self.resume_monitors();
         self.sessions.retain(|id, session| {
+            session.send_packet_ins(now);
             session.write();
-            if let Some(why) = &session.ended {
-                match session.origin {
-                    Origin::Controller => {
-                        tracing::info!("the controller's connection ended: {why}; {} packet-ins were dropped", session.dropped)
-                    }
-                    Origin::Listener => {
-                        tracing::debug!("OpenFlow connection {id} ended: {why}; {} packet-ins were dropped", session.dropped)
-                    }
-                }
+            if let Some(why) = session.ended.take() {
                 self.registrar.remove(&session.connection);
+                self.ended.extend(farewell(*id, session, why));
                 return false;
             }
             let needs = session.needs();
@@ -266,18 +318,24 @@ impl Agent {
     /// Works off one message, and says what it cost.
     fn receive(&mut self, id: ConnectionId, bytes: &[u8], datapath: &mut dyn Datapath, now: Nanos) -> u32 {
         let (Some(session), Some(header)) = (self.sessions.get_mut(&id), Header::decode(bytes)) else { return 0 };
-        let message = wire::decode(bytes);
         if usize::from(header.length) != bytes.len() {
             session.refuse(BadRequest::BadLen.into(), header.xid, bytes);
             session.end("the peer sent a message shorter than a header; nothing after it can be understood");
             return 0;
         }
-        if !session.greeted {
-            session.greet(message, header.xid, bytes);
+        if !session.is_greeted() {
+            let hello = session.connection.dialect.decode(bytes);
+            session.greet(hello, header.xid, bytes);
             return 0;
         }
+        let message = match Assembly::take(&mut session.assembly, header.xid, bytes, now) {
+            None => session.connection.dialect.decode(bytes),
+            Some(Ok(Some(request))) => Ok(request),
+            Some(Ok(None)) => return 1,
+            Some(Err(error)) => Err(error),
+        };
         let cost = message.as_ref().map_or(1, cost);
-        let result = message.and_then(|message| self.handle(id, message, header.xid, datapath, now));
+        let result = message.and_then(|message| self.handle(id, message, header.xid, bytes, datapath, now));
         if let (Err(error), Some(session)) = (result, self.sessions.get_mut(&id)) {
             session.refuse(error, header.xid, bytes);
         }
@@ -290,11 +348,27 @@ impl Agent {
         }
     }
 
-    fn handle(&mut self, id: ConnectionId, message: Message, xid: u32, datapath: &mut dyn Datapath, now: Nanos) -> Result<(), ErrorCode> {
+    /// Does what a message says, whose bytes these are.
+    fn handle(
+        &mut self,
+        id: ConnectionId,
+        message: Message,
+        xid: u32,
+        bytes: &[u8],
+        datapath: &mut dyn Datapath,
+        now: Nanos,
+    ) -> Result<(), ErrorCode> {
         if changes_the_switch(&message) && self.is_slave(id) {
             return Err(BadRequest::IsSlave.into());
         }
         match message {
+            message if is_change(&message) => {
+                let mut changes = Changes::default();
+                self.change(message, now, &mut changes)?;
+                for packet_out in self.tell(changes, Some((id, xid))) {
+                    self.send_out(packet_out, datapath, now);
+                }
+            }
             Message::Hello(_) | Message::EchoReply(_) => {}
             Message::Error(error) => tracing::warn!("a controller sent an error: type {}, code {}", error.kind, error.code),
             Message::EchoRequest(data) => self.send(id, Message::EchoReply(data), xid),
@@ -305,29 +379,21 @@ impl Agent {
                     tables: TABLE_COUNT as u8,
                     auxiliary_id: 0,
                     capabilities: CAPABILITIES,
+                    ports: self.draft.ports().iter().map(|port| port_desc(port)).collect(),
                 };
                 self.send(id, Message::FeaturesReply(features), xid);
             }
             Message::GetConfigRequest => {
                 if let Some(session) = self.sessions.get_mut(&id) {
-                    session.send(&Message::GetConfigReply(session.config), xid);
+                    let flags = self.fragments as u16 | session.invalid_ttl_flag();
+                    let config = Config { flags, miss_send_len: session.miss_send_len };
+                    session.send(&Message::GetConfigReply(config), xid);
                 }
             }
-            Message::SetConfig(config) => {
-                // Fragments are treated like any other frame, and there is no other way.
-                if config.flags != 0 {
-                    return Err(SwitchConfigFailed::BadFlags.into());
-                }
-                if let Some(session) = self.sessions.get_mut(&id) {
-                    session.config = config;
-                }
-            }
-            Message::FlowMod(message) => self.flow_mod(&message, now)?,
-            Message::PacketOut(packet_out) => self.packet_out(packet_out, datapath, now)?,
-            Message::PortMod(port_mod) => self.port_mod(&port_mod)?,
+            Message::SetConfig(config) => self.set_config(id, config)?,
             Message::MultipartRequest(request) => self.multipart(id, *request, xid, datapath, now)?,
             Message::BarrierRequest => {
-                self.ask_for_invalid_ttl();
+                self.ask_for_frames();
                 self.commit(datapath, now);
                 datapath.barrier();
                 self.send(id, Message::BarrierReply, xid);
@@ -340,40 +406,28 @@ impl Agent {
             }
             Message::SetAsync(wants) => {
                 if let Some(session) = self.sessions.get_mut(&id) {
-                    session.wants = wants;
+                    session.set_async(wants);
                 }
             }
             Message::SetPacketInFormat(format) => {
-                // The error is Open vSwitch's for a format that it doesn't have.
-                if format != PACKET_IN_STANDARD {
-                    return Err(BadRequest::Eperm.into());
+                if let Some(session) = self.sessions.get_mut(&id) {
+                    session.packet_in_format = format;
                 }
             }
-            // There are no groups, meters and queues, and a table has nothing to be configured.
-            Message::GroupMod(group_mod) => match group_mod.command {
-                ModCommand::Add => return Err(GroupModFailed::OutOfGroups.into()),
-                ModCommand::Modify => return Err(GroupModFailed::UnknownGroup.into()),
-                ModCommand::Delete => {}
-            },
-            Message::MeterMod(meter_mod) => match meter_mod.command {
-                ModCommand::Add => return Err(MeterModFailed::OutOfMeters.into()),
-                ModCommand::Modify => return Err(MeterModFailed::UnknownMeter.into()),
-                ModCommand::Delete => {}
-            },
-            Message::TableMod(table_mod) => {
-                if usize::from(table_mod.table) >= TABLE_COUNT && table_mod.table != RuleFilter::ALL_TABLES {
-                    return Err(TableModFailed::BadTable.into());
-                }
-                if table_mod.config != 0 {
-                    return Err(TableModFailed::BadConfig.into());
+            // The connection goes by them.
+            Message::SetFlowFormat(_) | Message::FlowModTableId(_) | Message::FlowAge => {}
+            Message::SetControllerId(controller_id) => {
+                if let Some(session) = self.sessions.get_mut(&id) {
+                    session.controller_id = controller_id;
                 }
             }
             Message::QueueGetConfigRequest(port) => {
-                if port != PortNo::ANY && self.draft.ports().get(port).is_none() {
-                    return Err(QueueOpFailed::BadPort.into());
-                }
-                self.send(id, Message::QueueGetConfigReply(port), xid);
+                let config = self.queue_config(port)?;
+                self.send(id, Message::QueueGetConfigReply(config), xid);
             }
+            Message::BundleControl(control) => self.bundle_control(id, control, xid, bytes, datapath, now)?,
+            Message::BundleAdd(add) => self.bundle_add(id, &add, xid, bytes, now)?,
+            Message::FlowMonitorCancel(monitor) => self.cancel_monitor(id, monitor)?,
             // What only a switch sends.
             Message::FeaturesReply(_)
             | Message::GetConfigReply(_)
@@ -384,17 +438,62 @@ impl Agent {
             | Message::BarrierReply
             | Message::QueueGetConfigReply(_)
             | Message::RoleReply(_)
-            | Message::GetAsyncReply(_) => return Err(BadRequest::BadType.into()),
+            | Message::GetAsyncReply(_)
+            | Message::FlowMonitorPaused
+            | Message::FlowMonitorResumed
+            // What is a change was carried out.
+            | Message::PacketOut(_)
+            | Message::FlowMod(_)
+            | Message::GroupMod(_)
+            | Message::PortMod(_)
+            | Message::TableMod(_)
+            | Message::MeterMod(_) => return Err(BadRequest::BadType.into()),
         }
         Ok(())
     }
+
+    fn set_config(&mut self, id: ConnectionId, config: Config) -> Result<(), ErrorCode> {
+        let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
+        let flags = session.take_invalid_ttl_flag(config.flags);
+        let fragments = FragmentHandling::from_flags(flags).ok_or(SwitchConfigFailed::BadFlags)?;
+        if fragments != self.fragments {
+            if self.is_slave(id) {
+                return Err(BadRequest::IsSlave.into());
+            }
+            self.fragments = fragments;
+            self.draft.set_drops_fragments(fragments == FragmentHandling::Drop);
+        }
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.miss_send_len = config.miss_send_len;
+        }
+        Ok(())
+    }
+}
+
+/// Says in the log that a connection ended, and tells its owner if it was a controller's.
+fn farewell(id: ConnectionId, session: &Session, why: String) -> Option<Ended> {
+    let Status { peer: Peer { origin, target, address }, packet_ins_queued, packet_ins_congested, packet_ins_overrun, .. } =
+        session.status();
+    let dropped = packet_ins_queued + packet_ins_congested + packet_ins_overrun;
+    match (origin, session.is_greeted()) {
+        (Origin::Controller, false) => tracing::warn!(controller = %target, "no OpenFlow connection to {address}: {why}"),
+        (Origin::Controller, true) => {
+            tracing::info!(controller = %target, "the connection ended: {why}; {dropped} packet-ins were dropped")
+        }
+        (Origin::Listener, false) => tracing::warn!(listener = %target, "no OpenFlow connection from {address}: {why}"),
+        (Origin::Listener, true) => {
+            tracing::debug!(listener = %target, "the connection from {address} ended: {why}; {dropped} packet-ins were dropped")
+        }
+    }
+    (origin == Origin::Controller).then(|| Ended { id, greeted: session.is_greeted(), why })
 }
 
 /// What a message costs: one for what is done at once, more for what waits for the workers, a whole slice for what may look at every rule.
 fn cost(message: &Message) -> u32 {
     match message {
         Message::FlowMod(message) if matches!(message.flow_mod.command, FlowModCommand::Modify | FlowModCommand::Delete) => SLICE,
-        Message::MultipartRequest(_) => SLICE,
+        Message::MultipartRequest(_) | Message::GroupMod(_) | Message::MeterMod(_) => SLICE,
+        Message::BundleControl(control) if control.kind == BundleControlType::CommitRequest => SLICE,
         Message::BarrierRequest | Message::PacketOut(_) => SLICE / 32,
         _ => 1,
     }
@@ -402,13 +501,9 @@ fn cost(message: &Message) -> u32 {
 
 /// Whether a slave may not send this (OpenFlow 1.3.5, 6.3.4).
 fn changes_the_switch(message: &Message) -> bool {
-    matches!(
-        message,
-        Message::PacketOut(_)
-            | Message::FlowMod(_)
-            | Message::GroupMod(_)
-            | Message::PortMod(_)
-            | Message::TableMod(_)
-            | Message::MeterMod(_)
-    )
+    match message {
+        Message::MultipartRequest(request) => matches!(&**request, MultipartRequest::TableFeatures(asked) if !asked.is_empty()),
+        Message::BundleControl(_) | Message::BundleAdd(_) => true,
+        message => is_change(message),
+    }
 }

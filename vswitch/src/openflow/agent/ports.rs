@@ -7,6 +7,7 @@ use datapath::port::PortNo;
 use datapath::tables::{Port, PortConfig, PortError, VlanMode};
 
 use super::Agent;
+use super::changes::Changes;
 use crate::openflow::wire::error::PortModFailed;
 use crate::openflow::wire::{ErrorCode, LINK_DOWN, LIVE, Message, PortDesc, PortMod, PortReason, PortStatus};
 
@@ -15,7 +16,7 @@ impl Agent {
     pub fn add_port(&mut self, port: Port, now: Nanos) -> Result<Arc<Port>, PortError> {
         let port = self.draft.add_port(port)?;
         self.port_ages.insert(port.no, now);
-        self.tell(&port, PortReason::Add);
+        self.tell_of_port(&port, PortReason::Add);
         Ok(port)
     }
 
@@ -23,7 +24,7 @@ impl Agent {
     pub fn remove_port(&mut self, no: PortNo) -> Option<Arc<Port>> {
         let port = self.draft.remove_port(no)?;
         self.port_ages.remove(&no);
-        self.tell(&port, PortReason::Delete);
+        self.tell_of_port(&port, PortReason::Delete);
         Some(port)
     }
 
@@ -33,7 +34,7 @@ impl Agent {
             return Ok(());
         }
         let port = self.draft.set_link(no, up)?;
-        self.tell(&port, PortReason::Modify);
+        self.tell_of_port(&port, PortReason::Modify);
         Ok(())
     }
 
@@ -43,7 +44,7 @@ impl Agent {
         self.draft.set_vlan(no, vlan).map(|_| ())
     }
 
-    pub(super) fn port_mod(&mut self, port_mod: &PortMod) -> Result<(), ErrorCode> {
+    pub(super) fn port_mod(&mut self, port_mod: &PortMod, changes: &mut Changes) -> Result<(), ErrorCode> {
         let PortMod { number, hw_addr, config, mask, advertise } = *port_mod;
         if advertise != 0 {
             return Err(PortModFailed::BadAdvertise.into());
@@ -55,12 +56,12 @@ impl Agent {
             _ => PortModFailed::BadPort,
         })?;
         if before != Some(port.config) {
-            self.tell(&port, PortReason::Modify);
+            changes.ports.push(port);
         }
         Ok(())
     }
 
-    fn tell(&mut self, port: &Port, reason: PortReason) {
+    pub(super) fn tell_of_port(&mut self, port: &Port, reason: PortReason) {
         self.urgent = true;
         let message = Message::PortStatus(PortStatus { reason, port: port_desc(port) });
         for session in self.sessions.values_mut().filter(|session| session.wants(session.wants.port_status, reason as u8)) {

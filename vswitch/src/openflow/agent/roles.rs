@@ -10,12 +10,12 @@ impl Agent {
     }
 
     pub(super) fn role_request(&mut self, id: ConnectionId, request: &RoleMessage, xid: u32) -> Result<(), ErrorCode> {
-        if matches!(request.role, Some(Role::Master | Role::Slave)) {
+        if let (Some(Role::Master | Role::Slave), Some(generation_id)) = (request.role, request.generation_id) {
             // Generations are compared as on a circle.
-            if self.generation_id.is_some_and(|last| (request.generation_id.wrapping_sub(last) as i64) < 0) {
+            if self.generation_id.is_some_and(|last| (generation_id.wrapping_sub(last) as i64) < 0) {
                 return Err(RoleRequestFailed::Stale.into());
             }
-            self.generation_id = Some(request.generation_id);
+            self.generation_id = Some(generation_id);
         }
         if request.role == Some(Role::Master) {
             for (other, session) in &mut self.sessions {
@@ -26,7 +26,7 @@ impl Agent {
         }
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
         session.role = request.role.unwrap_or(session.role);
-        let reply = RoleMessage { role: Some(session.role), generation_id: self.generation_id.unwrap_or(u64::MAX) };
+        let reply = RoleMessage { role: Some(session.role), generation_id: self.generation_id };
         session.send(&Message::RoleReply(reply), xid);
         Ok(())
     }

@@ -4,18 +4,17 @@ use std::sync::Arc;
 
 use datapath::Nanos;
 use datapath::drops::{DropReason, TxDrop};
-use datapath::port::PortNo;
-use datapath::tables::{MAX_RULES, Port, Rule, RuleFilter, TABLE_COUNT};
+use datapath::port::{PortNo, QUEUES};
+use datapath::tables::{Port, Rule, RuleFilter, TABLE_COUNT};
 
 use super::ports::port_desc;
 use super::{Agent, ConnectionId, Datapath};
-use crate::openflow::wire::error::{BadRequest, MeterModFailed, QueueOpFailed};
+use crate::openflow::dump::Dump;
+use crate::openflow::wire::error::{BadRequest, QueueOpFailed};
 use crate::openflow::wire::{
-    Age, Aggregate, Desc, ErrorCode, Message, MultipartBody, MultipartReply, MultipartRequest, PortStats, TableFeatures, TableStats,
+    Age, Aggregate, Desc, ErrorCode, GroupFeatures, Message, MeterFeatures, MultipartBody, MultipartReply, MultipartRequest, PortStats,
+    QUEUE_ALL, QueueConfig, QueueDesc, QueueStats, TableStats,
 };
-
-/// `OFPQ_ALL`, and with the same value `OFPM_ALL`.
-const ALL: u32 = 0xffff_ffff;
 
 /// Frames that were in error, not merely unwanted.
 const RX_ERRORS: [DropReason; 4] = [DropReason::Truncated, DropReason::BadDescriptor, DropReason::TooLong, DropReason::BadOffload];
@@ -36,10 +35,11 @@ impl Agent {
             MultipartRequest::Flow(filter) => {
                 let rules = self.settled_rules(&filter, datapath)?;
                 if let Some(session) = self.sessions.get_mut(&id) {
-                    session.begin_dump(xid, rules, now);
+                    session.begin(Dump::rules(xid, rules, now));
                 }
                 return Ok(());
             }
+            MultipartRequest::FlowMonitor(monitors) => return self.begin_monitors(id, monitors, xid),
             MultipartRequest::Aggregate(filter) => MultipartBody::Aggregate(sum(&self.settled_rules(&filter, datapath)?)),
             MultipartRequest::Table => {
                 datapath.settle();
@@ -47,23 +47,19 @@ impl Agent {
             }
             MultipartRequest::Port(port) => MultipartBody::Port(self.ports(port)?.map(|port| self.port_stats(port, now)).collect()),
             MultipartRequest::PortDesc => MultipartBody::PortDesc(self.draft.ports().iter().map(|port| port_desc(port)).collect()),
-            MultipartRequest::TableFeatures => MultipartBody::TableFeatures((0..TABLE_COUNT as u8).map(table_features).collect()),
-            MultipartRequest::Queue(port, queue) => {
-                drop(self.ports(port).map_err(|_| QueueOpFailed::BadPort)?);
-                if queue != ALL {
-                    return Err(QueueOpFailed::BadQueue.into());
+            MultipartRequest::TableFeatures(asked) => {
+                if !asked.is_empty() {
+                    self.set_table_features(&asked)?;
                 }
-                MultipartBody::Queue
+                MultipartBody::TableFeatures(self.table_features())
             }
-            MultipartRequest::Group(_) => MultipartBody::Group,
-            MultipartRequest::GroupDesc => MultipartBody::GroupDesc,
-            MultipartRequest::GroupFeatures => MultipartBody::GroupFeatures,
-            MultipartRequest::Meter(meter) | MultipartRequest::MeterConfig(meter) if meter != ALL => {
-                return Err(MeterModFailed::UnknownMeter.into());
-            }
-            MultipartRequest::Meter(_) => MultipartBody::Meter,
-            MultipartRequest::MeterConfig(_) => MultipartBody::MeterConfig,
-            MultipartRequest::MeterFeatures => MultipartBody::MeterFeatures,
+            MultipartRequest::Queue(port, queue) => MultipartBody::Queue(self.queue_stats(port, queue, now)?),
+            MultipartRequest::Group(group) => MultipartBody::Group(self.group_stats(group, datapath, now)),
+            MultipartRequest::GroupDesc => MultipartBody::GroupDesc(self.group_descs()),
+            MultipartRequest::GroupFeatures => MultipartBody::GroupFeatures(GroupFeatures::SUPPORTED),
+            MultipartRequest::Meter(meter) => MultipartBody::Meter(self.meter_stats(meter, now)?),
+            MultipartRequest::MeterConfig(meter) => MultipartBody::MeterConfig(self.meter_configs(meter)?),
+            MultipartRequest::MeterFeatures => MultipartBody::MeterFeatures(MeterFeatures::SUPPORTED),
         };
         self.send(id, Message::MultipartReply(MultipartReply { body, more: false }), xid);
         Ok(())
@@ -102,6 +98,39 @@ impl Agent {
         Ok(ports.iter().filter(move |port| number == PortNo::ANY || port.no == number))
     }
 
+    /// The counters of a queue, or of all for [`QUEUE_ALL`], of a port, or of all for [`PortNo::ANY`].
+    fn queue_stats(&self, port: PortNo, queue: u32, now: Nanos) -> Result<Vec<QueueStats>, ErrorCode> {
+        let ports = self.ports(port).map_err(|_| QueueOpFailed::BadPort)?;
+        if queue != QUEUE_ALL && queue >= QUEUES {
+            return Err(QueueOpFailed::BadQueue.into());
+        }
+        let of_port = |port: &Port| {
+            let (port, totals, age) = (port.no, port.counters.totals(), self.port_age(port, now));
+            let asked = (0..).zip(totals.queues).filter(move |(number, _)| queue == QUEUE_ALL || *number == queue);
+            asked.map(move |(number, totals)| QueueStats {
+                port,
+                queue: number,
+                bytes: totals.bytes,
+                frames: totals.frames,
+                errors: totals.dropped,
+                age,
+            })
+        };
+        Ok(ports.flat_map(|port| of_port(port)).collect())
+    }
+
+    /// The queues of a port, or of as many ports as fit one message for [`PortNo::ANY`]. No rates can be set.
+    pub(super) fn queue_config(&self, port: PortNo) -> Result<QueueConfig, ErrorCode> {
+        let ports = self.ports(port).map_err(|_| QueueOpFailed::BadPort)?;
+        let of_port = |port: PortNo| (0..QUEUES).map(move |queue| QueueDesc { port, queue, min_rate: None, max_rate: None });
+        let queues = ports.flat_map(|port| of_port(port.no)).take(QueueConfig::MAX_QUEUES).collect();
+        Ok(QueueConfig { port, queues })
+    }
+
+    fn port_age(&self, port: &Port, now: Nanos) -> Age {
+        Age::between(self.port_ages.get(&port.no).copied().unwrap_or(now), now)
+    }
+
     fn port_stats(&self, port: &Port, now: Nanos) -> PortStats {
         let totals = port.counters.totals();
         let rx_errors = RX_ERRORS.iter().map(|reason| totals.drops[*reason as usize]).sum();
@@ -118,7 +147,7 @@ impl Agent {
             tx_errors,
             rx_frame_overrun_crc: [u64::MAX; 3],
             collisions: u64::MAX,
-            age: Age::between(self.port_ages.get(&port.no).copied().unwrap_or(now), now),
+            age: self.port_age(port, now),
         }
     }
 }
@@ -129,8 +158,4 @@ fn sum(rules: &[Arc<Rule>]) -> Aggregate {
         bytes: sums.bytes + rule.counters.bytes(),
         rules: sums.rules + 1,
     })
-}
-
-fn table_features(table: u8) -> TableFeatures {
-    TableFeatures { table, name: String::new(), max_entries: MAX_RULES as u32, tables: TABLE_COUNT as u8 }
 }

@@ -1,19 +1,28 @@
 //! The agent with connections, over a datapath that only remembers what it was told.
 
+mod bundles;
+mod groups;
+mod monitors;
 mod ofctl;
+mod openflow10;
 mod peers;
+mod pki;
+mod tls;
 
+use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use datapath::Nanos;
+use datapath::action::ToController;
 use datapath::frame::Batch;
 use datapath::port::{Output, PortNo, Share, Transmitted};
 use datapath::tables::instruction::OfAction;
-use datapath::tables::{MacTable, Port, PortConfig, PortCounters, RuleCounters, RuleFilter, TABLE_COUNT, Tables, VlanMode};
+use datapath::tables::{Counters, FlowMod, MacTable, Port, PortConfig, PortCounters, RuleFilter, TABLE_COUNT, Tables, VlanMode};
 
-use super::agent::{Agent, Datapath, Settings};
-use crate::config::FailMode;
+use super::agent::{Agent, ConnectionId, Datapath, Origin, Peer, Settings};
+use super::stream::Stream;
+use crate::config::{FailMode, OpenFlow};
 use crate::event::{Kind, Poller, Registrar, Token};
 
 const SECOND: Nanos = 1_000_000_000;
@@ -23,7 +32,7 @@ const SECOND: Nanos = 1_000_000_000;
 enum Told {
     Publish { rules: usize },
     Barrier,
-    Inject { in_port: PortNo, frame: Vec<u8>, actions: Vec<OfAction> },
+    Inject { in_port: PortNo, frame: Vec<u8>, actions: datapath::tables::instruction::OfActions },
 }
 
 /// A datapath without workers.
@@ -40,7 +49,7 @@ impl FakeDatapath {
         let frames = std::mem::take(&mut self.unsettled);
         let Some(tables) = self.tables.as_ref().filter(|_| frames > 0) else { return };
         for rule in tables.rules(&RuleFilter::ALL) {
-            let counters: &RuleCounters = &rule.counters;
+            let counters: &Counters = &rule.counters;
             counters.credit(frames, 60 * frames, 0);
         }
     }
@@ -61,7 +70,7 @@ impl Datapath for FakeDatapath {
         self.credit();
     }
 
-    fn inject(&mut self, in_port: PortNo, frame: Vec<u8>, actions: Vec<OfAction>) {
+    fn inject(&mut self, in_port: PortNo, frame: Vec<u8>, actions: datapath::tables::instruction::OfActions) {
         self.told.push(Told::Inject { in_port, frame, actions });
     }
 }
@@ -96,11 +105,18 @@ struct Bench {
     now: Nanos,
 }
 
+fn settings(fail_mode: FailMode, has_controllers: bool) -> Settings {
+    Settings { name: "br0".into(), datapath_id: 0xabc, fail_mode, has_controllers, openflow: OpenFlow::default() }
+}
+
 impl Bench {
     fn new(fail_mode: FailMode, has_controllers: bool) -> Self {
+        Self::with(settings(fail_mode, has_controllers))
+    }
+
+    fn with(settings: Settings) -> Self {
         let poller = Rc::new(Poller::new().unwrap());
         let registrar = Registrar::new(poller.clone(), Kind::OpenFlowConnection);
-        let settings = Settings { name: "br0".into(), datapath_id: 0xabc, fail_mode, has_controllers };
         let tables = Tables::new(Arc::new(MacTable::new(1000, 1000)));
         let mut bench = Self { agent: Agent::new(settings, tables, registrar, 0), datapath: FakeDatapath::default(), poller, now: 0 };
         bench.agent.add_port(port(1, "vm1"), 0).unwrap();
@@ -108,6 +124,19 @@ impl Bench {
         bench.agent.finish(&mut bench.datapath, 0);
         bench.datapath.told.clear();
         bench
+    }
+
+    /// Takes over a socket, as of a peer that came this way.
+    fn connect(&mut self, socket: UnixStream, origin: Origin) -> Option<ConnectionId> {
+        socket.set_nonblocking(true).unwrap();
+        let peer = Peer { origin, target: "unix:test".into(), address: "unix".into() };
+        self.agent.connect(Stream::plain(socket.into()), peer, self.now)
+    }
+
+    /// Gives a frame of this port's to the controllers.
+    fn packet_in(&mut self, port: u32, to: &ToController, data: Vec<u8>) {
+        let length = data.len();
+        self.agent.packet_in(PortNo(port), to, data, length, self.now);
     }
 
     /// A turn of an event loop. Returns whether something was ready.
@@ -134,6 +163,12 @@ impl Bench {
 
     fn tick(&mut self) {
         self.agent.tick(&mut self.datapath, self.now);
+        self.turn();
+    }
+
+    /// Takes a rule that a worker learned.
+    fn learn(&mut self, rule: &FlowMod) {
+        self.agent.learn(rule, self.now);
         self.turn();
     }
 

@@ -10,13 +10,14 @@ use datapath::action::ToController;
 use tempfile::TempDir;
 
 use super::*;
-use crate::openflow::agent::Origin;
 
 /// A bench with a listener for `ovs-ofctl`.
 struct Listening {
     bench: Bench,
     listener: UnixListener,
     directory: TempDir,
+    /// As `ovs-ofctl` calls it.
+    version: &'static str,
 }
 
 /// What a run of `ovs-ofctl` gave.
@@ -53,7 +54,13 @@ impl Listening {
         let directory = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(directory.path().join("mgmt")).unwrap();
         listener.set_nonblocking(true).unwrap();
-        Some(Self { bench: Bench::new(FailMode::Secure, false), listener, directory })
+        Some(Self { bench: Bench::new(FailMode::Secure, false), listener, directory, version: "OpenFlow13" })
+    }
+
+    /// One where OpenFlow 1.0 is spoken, and one like others.
+    fn in_each_version() -> Vec<Self> {
+        let older = Self::new().map(|listening| Self { version: "OpenFlow10", ..listening });
+        older.into_iter().chain(Self::new()).collect()
     }
 
     fn socket(&self) -> PathBuf {
@@ -64,14 +71,14 @@ impl Listening {
         let target = format!("unix:{}", self.socket().display());
         // It waits for no answer that does not come.
         let mut command = Command::new("ovs-ofctl");
-        command.args(["-O", "OpenFlow13", "--timeout=30"]);
+        command.args(["-O", self.version, "--timeout=30"]);
         command.args(arguments.iter().map(|argument| if *argument == "SWITCH" { target.as_str() } else { argument }));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
     fn turn(&mut self) {
         while let Ok((stream, _)) = self.listener.accept() {
-            self.bench.agent.connect(stream.into(), Origin::Listener, self.bench.now).unwrap();
+            self.bench.connect(stream, Origin::Listener).unwrap();
         }
         self.bench.turn();
     }
@@ -217,12 +224,15 @@ fn what_is_refused_is_refused_by_the_right_error() {
     let Some(mut switch) = Listening::new() else { return };
     for (flow, error) in [
         ("actions=group:1", "OFPBAC_BAD_OUT_GROUP"),
-        ("actions=set_queue:1,2", "OFPBAC_BAD_QUEUE"),
-        ("actions=meter:1,2", "OFPBIC_UNSUP_INST"),
+        ("actions=set_queue:8,2", "OFPBAC_BAD_QUEUE"),
+        ("actions=meter:1,2", "OFPMMFC_UNKNOWN_METER"),
         ("table=5,actions=goto_table:5", "OFPBIC_BAD_TABLE_ID"),
         ("actions=TABLE", "OFPBAC_BAD_OUT_PORT"),
-        ("ip,actions=push_mpls:0x8847,2", "OFPBAC_BAD_TYPE"),
-        ("actions=note:01", "OFPBAC_BAD_VENDOR_TYPE"),
+        ("actions=controller(pause)", "OFPBAC_BAD_ARGUMENT"),
+        ("ip,actions=ct(commit)", "OFPBAC_BAD_VENDOR_TYPE"),
+        ("tcp,actions=fin_timeout(idle_timeout=5)", "OFPBAC_BAD_VENDOR_TYPE"),
+        ("actions=sample(probability=1)", "OFPBAC_BAD_VENDOR_TYPE"),
+        ("actions=output(port=1,max_len=100)", "OFPBAC_BAD_VENDOR_TYPE"),
         ("ct_state=+new,actions=2", "OFPBMC_BAD_FIELD"),
         ("table=254,actions=2", "OFPFMFC_BAD_TABLE_ID"),
     ] {
@@ -233,10 +243,10 @@ fn what_is_refused_is_refused_by_the_right_error() {
     let overlap = switch.run(&["add-flow", "SWITCH", "priority=9,check_overlap,tcp,actions=2"]).err();
     assert!(overlap.contains("OFPFMFC_OVERLAP"), "{overlap}");
     for (request, error) in [
-        (&["add-group", "SWITCH", "group_id=1,type=all"][..], "OFPGMFC_OUT_OF_GROUPS"),
+        (&["add-group", "SWITCH", "group_id=1,type=ff,bucket=watch_group:3,actions=1"][..], "OFPGMFC_BAD_WATCH"),
         (&["mod-group", "SWITCH", "group_id=1,type=all"], "OFPGMFC_UNKNOWN_GROUP"),
-        (&["add-meter", "SWITCH", "meter=1,kbps,band=type=drop,rate=1"], "OFPMMFC_OUT_OF_METERS"),
-        (&["set-frags", "SWITCH", "drop"], "OFPSCFC_BAD_FLAGS"),
+        (&["mod-meter", "SWITCH", "meter=1,kbps,band=type=drop,rate=1"], "OFPMMFC_UNKNOWN_METER"),
+        (&["set-frags", "SWITCH", "reassemble"], "OFPSCFC_BAD_FLAGS"),
     ] {
         let said = switch.run(request).err();
         assert!(said.contains(error), "{request:?}: {said}");
@@ -253,7 +263,7 @@ fn a_frame_is_sent_out() {
     let injected = |in_port, port| Told::Inject {
         in_port,
         frame: (0..frame.len()).step_by(2).map(|i| u8::from_str_radix(&frame[i..i + 2], 16).unwrap()).collect(),
-        actions: vec![OfAction::Output { port, max_len: 0 }],
+        actions: [OfAction::Output { port, max_len: 0 }].into(),
     };
     assert!(switch.bench.datapath.told.contains(&injected(PortNo(1), PortNo::FLOOD)));
     assert!(switch.bench.datapath.told.contains(&injected(PortNo::CONTROLLER, PortNo::TABLE)));
@@ -271,23 +281,16 @@ fn a_monitor_sees_frames_ports_and_removals() {
         std::thread::sleep(Duration::from_micros(500));
     }
     switch.run(&["add-flow", "SWITCH", "cookie=9,send_flow_rem,arp,actions=CONTROLLER"]).ok();
-    let to = ToController { max_len: 0xffff, reason: 1, controller_id: 0, table: 3, cookie: 9, state: [0x55, 0, 0, 0, 0, 0, 0, 0, 0] };
+    let mut state = [0; datapath::key::STATE_WORDS];
+    state[0] = 0x55;
+    let to = ToController { max_len: 0xffff, reason: 1, table: 3, cookie: 9, state, ..ToController::default() };
     let frame = [&[0xff; 6][..], &[2, 0, 0, 0, 0, 1, 0x12, 0x34], &[0; 46]].concat();
-    switch.bench.agent.packet_in(PortNo(2), &to, frame, 60);
+    switch.bench.packet_in(2, &to, frame);
     switch.bench.agent.set_link(PortNo(1), false).unwrap();
     switch.run(&["del-flows", "SWITCH", "arp"]).ok();
 
     // It prints what it sees as errors. What is asked for last is printed last.
-    let mut shown = String::new();
-    let mut err = child.stderr.take().unwrap();
-    while !shown.contains("OFPT_FLOW_REMOVED") {
-        let mut piece = [0; 4096];
-        let count = err.read(&mut piece).unwrap();
-        assert_ne!(count, 0, "the monitor ended: {shown}");
-        shown.push_str(std::str::from_utf8(&piece[..count]).unwrap());
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let shown = read_until(&mut child, "OFPT_FLOW_REMOVED");
     assert!(shown.contains("table_id=3 cookie=0x9 total_len=60 metadata=0x55,in_port=2 (via action) data_len=60 (unbuffered)"), "{shown}");
     assert!(shown.contains("MOD: 1(vm1): addr:02:00:00:00:00:01"), "{shown}");
     assert!(shown.contains("state:      LINK_DOWN"), "{shown}");
@@ -295,11 +298,136 @@ fn a_monitor_sees_frames_ports_and_removals() {
 }
 
 #[test]
-fn a_monitor_gets_no_format_but_the_standard() {
+fn groups_meters_queues_and_fragments_are_listed() {
     let Some(mut switch) = Listening::new() else { return };
-    for format in ["nxt_packet_in", "nxt_packet_in2"] {
-        let refused = switch.run(&[&format!("-P{format}"), "monitor", "SWITCH", "65534"]).err();
-        assert!(refused.starts_with("OFPT_ERROR (OF1.3) (xid=0x5): OFPBRC_EPERM\n"), "{refused}");
+    let buckets = "bucket=weight:3,actions=dec_ttl,output:1,bucket=weight:5,actions=output:2";
+    switch.run(&["add-group", "SWITCH", &format!("group_id=5,type=select,{buckets}")]).ok();
+    switch
+        .run(&["add-group", "SWITCH", "group_id=6,type=ff,bucket=watch_port:1,actions=output:1,bucket=watch_group:5,actions=group:5"])
+        .ok();
+    switch.run(&["--may-create", "mod-group", "SWITCH", "group_id=7,type=indirect,bucket=actions=drop"]).ok();
+    let groups = switch.run(&["--no-names", "dump-groups", "SWITCH"]).ok();
+    for line in [
+        " group_id=5,type=select,bucket=weight:3,actions=dec_ttl,output:1,bucket=weight:5,actions=output:2",
+        " group_id=6,type=ff,bucket=watch_port:1,actions=output:1,bucket=watch_group:5,actions=group:5",
+        " group_id=7,type=indirect,bucket=actions=drop",
+    ] {
+        assert!(groups.lines().any(|shown| shown == line), "{line} is missing in {groups}");
+    }
+    switch.run(&["add-flow", "SWITCH", "actions=group:5"]).ok();
+    let stats = switch.run(&["dump-group-stats", "SWITCH", "group_id=5"]).ok();
+    assert!(stats.contains("group_id=5,duration=0s,ref_count=2,packet_count=0"), "{stats}");
+    assert!(switch.run(&["dump-group-features", "SWITCH"]).ok().contains("Capabilities:  0xf"));
+
+    switch.run(&["add-meter", "SWITCH", "meter=3,kbps,burst,stats,band=type=drop,rate=1000,burst_size=200"]).ok();
+    switch.run(&["add-flow", "SWITCH", "priority=7,actions=meter:3,goto_table:1"]).ok();
+    let meters = switch.run(&["dump-meters", "SWITCH"]).ok();
+    assert!(meters.contains("meter=3 kbps burst stats bands=\ntype=drop rate=1000 burst_size=200"), "{meters}");
+    let stats = switch.run(&["meter-stats", "SWITCH"]).ok();
+    assert!(stats.contains("meter:3 flow_count:1 packet_in_count:0"), "{stats}");
+    assert!(switch.run(&["meter-features", "SWITCH"]).ok().contains("band_types: drop dscp_remark"));
+
+    let queues = switch.run(&["queue-stats", "SWITCH", "vm1", "3"]).ok();
+    assert!(queues.contains("queue 3: bytes=0, pkts=0, errors=0"), "{queues}");
+    assert!(switch.run(&["queue-get-config", "SWITCH", "vm2"]).ok().contains("queue 7:"));
+    switch.run(&["add-flow", "SWITCH", "priority=8,actions=set_queue:4,output:1"]).ok();
+
+    switch.run(&["set-frags", "SWITCH", "drop"]).ok();
+    assert_eq!(switch.run(&["get-frags", "SWITCH"]).ok(), "drop\n");
+    switch.run(&["set-frags", "SWITCH", "nx-match"]).ok();
+    switch.run(&["del-groups", "SWITCH"]).ok();
+    switch.run(&["del-meters", "SWITCH"]).ok();
+    assert_eq!(switch.flows(), ["priority=8 actions=set_queue:4,output:1"]);
+}
+
+#[test]
+fn a_bundle_of_flows_and_groups_is_added_whole_or_not_at_all() {
+    let Some(mut switch) = Listening::new() else { return };
+    let file = switch.file(
+        "bundle",
+        "group add group_id=1,type=all,bucket=actions=1\nflow add priority=5,actions=group:1\nflow add table=1,actions=2\n",
+    );
+    switch.run(&["bundle", "SWITCH", &file]).ok();
+    assert_eq!(switch.flows(), ["priority=5 actions=group:1", "table=1, actions=output:2"]);
+    let file = switch.file("flows", "priority=6,actions=1\npriority=7,actions=group:9\npriority=8,actions=1\n");
+    let refused = switch.run(&["--bundle", "add-flows", "SWITCH", &file]).err();
+    assert!(refused.contains("OFPBAC_BAD_OUT_GROUP") && refused.contains("priority=7"), "{refused}");
+    assert!(refused.contains("OFPBFC_MSG_FAILED"), "{refused}");
+    assert_eq!(switch.flows().len(), 2);
+    let file = switch.file("flows", "priority=6,actions=1\n");
+    switch.run(&["--bundle", "replace-flows", "SWITCH", &file]).ok();
+    assert_eq!(switch.flows(), ["priority=6 actions=output:1"]);
+}
+
+/// Reads what a monitor prints until it says `last`.
+fn read_until(child: &mut Child, last: &str) -> String {
+    let mut shown = String::new();
+    let mut err = child.stderr.take().unwrap();
+    while !shown.contains(last) {
+        let mut piece = [0; 4096];
+        let count = err.read(&mut piece).unwrap();
+        assert_ne!(count, 0, "the monitor ended: {shown}");
+        shown.push_str(std::str::from_utf8(&piece[..count]).unwrap());
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    shown
+}
+
+#[test]
+fn a_monitor_gets_niciras_formats() {
+    for mut switch in Listening::in_each_version() {
+        for (format, shows) in [("nxt_packet_in", "NXT_PACKET_IN"), ("nxt_packet_in2", "userdata=01.02")] {
+            let control = format!("--unixctl={}", switch.directory.path().join(format).display());
+            let mut child = switch.spawn(&[&control, &format!("-P{format}"), "monitor", "SWITCH", "65534"]);
+            while !switch.bench.agent.wants_packet_ins() {
+                switch.turn();
+                std::thread::sleep(Duration::from_micros(500));
+            }
+            // What the monitor asks for comes before it listens.
+            std::thread::sleep(Duration::from_millis(50));
+            switch.turn();
+            let to = ToController { reason: 1, table: 3, cookie: 9, userdata: [1, 2].into(), ..ToController::default() };
+            switch.bench.packet_in(2, &to, [&[0xff; 12][..], &[0x12, 0x34], &[0; 46]].concat());
+            switch.turn();
+            let shown = read_until(&mut child, "dl_type=0x1234");
+            assert!(shown.contains("table_id=3 cookie=0x9 total_len=60 in_port=2 (via action) data_len=60 (unbuffered)"), "{shown}");
+            assert!(shown.contains(shows), "{shown}");
+            while switch.bench.agent.wants_packet_ins() {
+                switch.turn();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_monitor_watches_flows() {
+    for mut switch in Listening::in_each_version() {
+        switch.run(&["add-flow", "SWITCH", "cookie=1,tcp,tp_dst=80,actions=2"]).ok();
+        let control = format!("--unixctl={}", switch.directory.path().join("control").display());
+        let mut child = switch.spawn(&[&control, "-vconsole:off", "monitor", "SWITCH", "watch:"]);
+        let served = std::time::Instant::now();
+        // Until it has been told of what is there, and waits for more.
+        while served.elapsed() < Duration::from_millis(500) {
+            switch.turn();
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        switch.run(&["add-flow", "SWITCH", "table=3,udp,actions=1"]).ok();
+        switch.run(&["mod-flows", "SWITCH", "table=3,udp,actions=set_field:5->reg0,1"]).ok();
+        switch.run(&["del-flows", "SWITCH", "tcp"]).ok();
+        switch.turn();
+        let mut shown = read_until(&mut child, "event=DELETED");
+        // What there is at first is an answer, and no surprise.
+        child.stdout.take().unwrap().read_to_string(&mut shown).unwrap();
+        let set = if switch.version == "OpenFlow10" { "load:0x5->NXM_NX_REG0[]" } else { "set_field:0x5->reg0" };
+        for line in [
+            " event=ADDED table=0 cookie=0x1 tcp,tp_dst=80 actions=output:2",
+            " event=ADDED table=3 cookie=0 udp actions=output:1",
+            &format!(" event=MODIFIED table=3 cookie=0 udp actions={set},output:1"),
+            " event=DELETED reason=delete table=0 cookie=0x1 tcp,tp_dst=80",
+        ] {
+            assert!(shown.lines().any(|shown| shown == line), "{line} is missing in {shown}");
+        }
     }
 }
 

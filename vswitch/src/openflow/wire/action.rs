@@ -1,42 +1,64 @@
-//! Actions: those of OpenFlow 1.3.5 (7.2.5) and of Nicira's extensions that [`OfAction`] has. The others are refused by the error that the
-//! standard has for an unknown action.
+//! Actions of OpenFlow 1.3.5 (7.2.5), and those of experimenters that are taken beside them ([`super::nicira`]).
+//!
+//! What is there is every action of the standard. An action of OpenFlow 1.0 that a rule may have, and OpenFlow 1.3 hasn't, is sent as what amounts
+//! to the same.
 
 use super::bytes::{Put, Reader};
 use super::error::{BadAction, ErrorCode};
-use super::oxm::{FieldErrors, FieldValue, decode_mention, put_field, put_header};
+use super::nicira;
+use super::oxm::{FieldErrors, FieldValue, Ids, decode_mention, put_field};
+use datapath::key::field::OXM_ONF;
 use datapath::key::{Field, FieldRange};
 use datapath::port::PortNo;
-use datapath::tables::instruction::OfAction;
-
-/// Nicira's experimenter id.
-pub const NICIRA: u32 = 0x0000_2320;
+use datapath::tables::instruction::{CONTROLLER_WHOLE, OfAction, OfActions};
 
 // OFPAT_*
 const OUTPUT: u16 = 0;
+const COPY_TTL_OUT: u16 = 11;
+const COPY_TTL_IN: u16 = 12;
+const SET_MPLS_TTL: u16 = 15;
+const DEC_MPLS_TTL: u16 = 16;
 const PUSH_VLAN: u16 = 17;
 const POP_VLAN: u16 = 18;
+const PUSH_MPLS: u16 = 19;
+const POP_MPLS: u16 = 20;
 const SET_QUEUE: u16 = 21;
 const GROUP: u16 = 22;
 const SET_NW_TTL: u16 = 23;
 const DEC_NW_TTL: u16 = 24;
 const SET_FIELD: u16 = 25;
-const EXPERIMENTER: u16 = 0xffff;
+const PUSH_PBB: u16 = 26;
+const POP_PBB: u16 = 27;
+pub(super) const EXPERIMENTER: u16 = 0xffff;
 
-// NXAST_*
-const RESUBMIT: u16 = 1;
-const REG_MOVE: u16 = 6;
-const REG_LOAD: u16 = 7;
-const RESUBMIT_TABLE: u16 = 14;
-const CONTROLLER: u16 = 20;
-const REG_LOAD2: u16 = 33;
+/// ONFACT_COPY_FIELD (ONF extension 320): OpenFlow 1.5's action to move bits, for OpenFlow 1.3.
+const ONF_COPY_FIELD: u16 = 3200;
 
-/// The table number of NXAST_RESUBMIT_TABLE that means the current one.
-const CURRENT_TABLE: u8 = 0xff;
+/// How deep actions may lie in each other: those of a clone in a list are one deep.
+pub(super) const MAX_DEPTH: usize = 16;
 
-/// The types of the standard's actions that are carried out, as a bitmap.
-pub const SUPPORTED: u32 = 1 << OUTPUT | 1 << PUSH_VLAN | 1 << POP_VLAN | 1 << SET_NW_TTL | 1 << DEC_NW_TTL | 1 << SET_FIELD;
+/// The types of the standard's actions, as a bitmap. All are carried out.
+pub const SUPPORTED: u32 = 1 << OUTPUT
+    | 1 << COPY_TTL_OUT
+    | 1 << COPY_TTL_IN
+    | 1 << SET_MPLS_TTL
+    | 1 << DEC_MPLS_TTL
+    | 1 << PUSH_VLAN
+    | 1 << POP_VLAN
+    | 1 << PUSH_MPLS
+    | 1 << POP_MPLS
+    | 1 << SET_QUEUE
+    | 1 << GROUP
+    | 1 << SET_NW_TTL
+    | 1 << DEC_NW_TTL
+    | 1 << SET_FIELD
+    | 1 << PUSH_PBB
+    | 1 << POP_PBB;
 
-const SET_ERRORS: FieldErrors = FieldErrors {
+/// The Ethernet type of a PBB I-TAG.
+const PBB: u16 = 0x88e7;
+
+pub(super) const SET_ERRORS: FieldErrors = FieldErrors {
     unknown: ErrorCode::BadAction(BadAction::BadSetType),
     length: ErrorCode::BadAction(BadAction::BadSetLen),
     value: ErrorCode::BadAction(BadAction::BadSetArgument),
@@ -45,7 +67,24 @@ const SET_ERRORS: FieldErrors = FieldErrors {
 };
 
 /// Reads actions to the end of `reader`.
-pub(super) fn decode_actions(mut reader: Reader) -> Result<Vec<OfAction>, ErrorCode> {
+pub(super) fn decode_actions(reader: Reader) -> Result<OfActions, ErrorCode> {
+    decode_nested(reader, 0)
+}
+
+/// Reads actions that lie `depth` deep in others.
+fn decode_nested(reader: Reader, depth: usize) -> Result<OfActions, ErrorCode> {
+    decode_list(reader, depth, |kind, body| decode_action(kind, body, depth))
+}
+
+/// Reads actions of any version to the end of `reader`: `decode` reads one of a type, without the header that all have.
+pub(super) fn decode_list(
+    mut reader: Reader,
+    depth: usize,
+    mut decode: impl FnMut(u16, Reader) -> Result<OfAction, ErrorCode>,
+) -> Result<OfActions, ErrorCode> {
+    if depth > MAX_DEPTH {
+        return Err(BadAction::TooMany.into());
+    }
     let mut actions = Vec::new();
     while !reader.is_empty() {
         let mut head = reader.part(4, BadAction::BadLen)?;
@@ -53,12 +92,12 @@ pub(super) fn decode_actions(mut reader: Reader) -> Result<Vec<OfAction>, ErrorC
         if length < 8 || !length.is_multiple_of(8) {
             return Err(BadAction::BadLen.into());
         }
-        actions.push(decode_action(kind, reader.part(length - 4, BadAction::BadLen)?)?);
+        actions.push(decode(kind, reader.part(length - 4, BadAction::BadLen)?)?);
     }
-    Ok(actions)
+    Ok(actions.into())
 }
 
-fn decode_action(kind: u16, mut body: Reader) -> Result<OfAction, ErrorCode> {
+fn decode_action(kind: u16, mut body: Reader, depth: usize) -> Result<OfAction, ErrorCode> {
     let action = match kind {
         OUTPUT => {
             let (port, max_len) = (PortNo(body.u32()?), body.u16()?);
@@ -68,24 +107,34 @@ fn decode_action(kind: u16, mut body: Reader) -> Result<OfAction, ErrorCode> {
             }
             OfAction::Output { port, max_len }
         }
-        PUSH_VLAN => {
-            let tpid = body.u16()?;
+        PUSH_VLAN | PUSH_MPLS | PUSH_PBB | POP_MPLS => {
+            let eth_type = body.u16()?;
             body.skip(2)?;
-            if ![0x8100, 0x88a8].contains(&tpid) {
-                return Err(BadAction::BadArgument.into());
+            match (kind, eth_type) {
+                (PUSH_VLAN, 0x8100 | 0x88a8) => OfAction::PushVlan(eth_type),
+                (PUSH_MPLS, 0x8847 | 0x8848) => OfAction::PushMpls(eth_type),
+                (PUSH_PBB, PBB) => OfAction::PushPbb,
+                (POP_MPLS, _) => OfAction::PopMpls(eth_type),
+                _ => return Err(BadAction::BadArgument.into()),
             }
-            OfAction::PushVlan(tpid)
-        }
-        POP_VLAN | DEC_NW_TTL => {
-            body.skip(4)?;
-            if kind == POP_VLAN { OfAction::PopVlan } else { OfAction::DecNwTtl }
         }
         SET_QUEUE => OfAction::SetQueue(body.u32()?),
         GROUP => OfAction::Group(body.u32()?),
-        SET_NW_TTL => {
+        SET_NW_TTL | SET_MPLS_TTL => {
             let ttl = body.u8()?;
             body.skip(3)?;
-            OfAction::SetNwTtl(ttl)
+            if kind == SET_NW_TTL { OfAction::SetNwTtl(ttl) } else { OfAction::SetMplsTtl(ttl) }
+        }
+        COPY_TTL_OUT | COPY_TTL_IN | DEC_MPLS_TTL | DEC_NW_TTL | POP_VLAN | POP_PBB => {
+            body.skip(4)?;
+            match kind {
+                COPY_TTL_OUT => OfAction::CopyTtlOut,
+                COPY_TTL_IN => OfAction::CopyTtlIn,
+                DEC_MPLS_TTL => OfAction::DecMplsTtl,
+                DEC_NW_TTL => OfAction::DecNwTtl,
+                POP_VLAN => OfAction::PopVlan,
+                _ => OfAction::PopPbb,
+            }
         }
         SET_FIELD => {
             let set = FieldValue::decode(&mut body, &SET_ERRORS)?;
@@ -96,7 +145,8 @@ fn decode_action(kind: u16, mut body: Reader) -> Result<OfAction, ErrorCode> {
             set_field(set)?
         }
         EXPERIMENTER => match body.u32()? {
-            NICIRA => decode_nicira(&mut body)?,
+            nicira::NICIRA => nicira::decode_action(&mut body, |actions| decode_nested(actions, depth + 1))?,
+            OXM_ONF => decode_copy_field(&mut body)?,
             _ => return Err(BadAction::BadExperimenter.into()),
         },
         _ => return Err(BadAction::BadType.into()),
@@ -105,48 +155,27 @@ fn decode_action(kind: u16, mut body: Reader) -> Result<OfAction, ErrorCode> {
     Ok(action)
 }
 
-fn decode_nicira(body: &mut Reader) -> Result<OfAction, ErrorCode> {
-    match body.u16()? {
-        subtype @ (RESUBMIT | RESUBMIT_TABLE) => {
-            let (port, table) = (widen(body.u16()?), body.u8()?);
-            body.skip(3)?;
-            Ok(OfAction::Resubmit { port, table: (subtype == RESUBMIT_TABLE && table != CURRENT_TABLE).then_some(table) })
-        }
-        REG_MOVE => {
-            let (bits, source_offset, destination_offset) = (body.u16()?, body.u16()?, body.u16()?);
-            let (source, destination) = (mention(body)?, mention(body)?);
-            skip_padding(body)?;
-            let source = range(source, source_offset, bits)?;
-            let destination = range(destination, destination_offset, bits)?;
-            writable(destination.field)?;
-            Ok(OfAction::Move { source, destination })
-        }
-        REG_LOAD => {
-            let place = body.u16()?;
-            let destination = range(mention(body)?, place >> 6, (place & 0x3f) + 1)?;
-            let value = body.u64()?;
-            writable(destination.field)?;
-            if value.checked_shr(destination.bits.into()).is_some_and(|beyond| beyond != 0) {
-                return Err(BadAction::BadArgument.into());
-            }
-            Ok(OfAction::Load { destination, value })
-        }
-        CONTROLLER => {
-            let action = OfAction::Controller { max_len: body.u16()?, controller_id: body.u16()?, reason: body.u8()? };
-            body.skip(1)?;
-            Ok(action)
-        }
-        REG_LOAD2 => {
-            let set = FieldValue::decode(body, &SET_ERRORS)?;
-            skip_padding(body)?;
-            set_field(set)
-        }
-        _ => Err(BadAction::BadExpType.into()),
+fn decode_copy_field(body: &mut Reader) -> Result<OfAction, ErrorCode> {
+    if body.u16()? != ONF_COPY_FIELD {
+        return Err(BadAction::BadExpType.into());
     }
+    body.skip(2)?;
+    let (bits, source, destination) = (body.u16()?, body.u16()?, body.u16()?);
+    body.skip(2)?;
+    decode_move(body, bits, source, destination)
 }
 
-/// Passes over the padding behind a field of varying length: less than eight bytes.
-fn skip_padding(body: &mut Reader) -> Result<(), ErrorCode> {
+/// Reads the fields of an action that moves `bits` bits between fields, from one offset to another.
+pub(super) fn decode_move(body: &mut Reader, bits: u16, source_offset: u16, destination_offset: u16) -> Result<OfAction, ErrorCode> {
+    let (source, destination) = (mention(body)?, mention(body)?);
+    skip_padding(body)?;
+    let source = range(source, source_offset, bits)?;
+    let destination = writable(range(destination, destination_offset, bits)?)?;
+    Ok(OfAction::Move { source, destination })
+}
+
+/// Passes over the padding behind something of varying length: less than eight bytes.
+pub(super) fn skip_padding(body: &mut Reader) -> Result<(), ErrorCode> {
     if body.len() >= 8 {
         return Err(BadAction::BadLen.into());
     }
@@ -154,7 +183,8 @@ fn skip_padding(body: &mut Reader) -> Result<(), ErrorCode> {
     Ok(())
 }
 
-fn set_field(set: FieldValue) -> Result<OfAction, ErrorCode> {
+/// The action that writes a field.
+pub(super) fn set_field(set: FieldValue) -> Result<OfAction, ErrorCode> {
     if !set.field.info().writable {
         return Err(BadAction::BadSetType.into());
     }
@@ -164,18 +194,20 @@ fn set_field(set: FieldValue) -> Result<OfAction, ErrorCode> {
     Ok(OfAction::SetField { field: set.field, value: set.value, mask: set.mask })
 }
 
-fn mention(body: &mut Reader) -> Result<Field, ErrorCode> {
-    decode_mention(body, BadAction::BadSetType.into(), BadAction::BadLen.into())
+/// Reads the mention of a field.
+pub(super) fn mention(body: &mut Reader) -> Result<Field, ErrorCode> {
+    decode_mention(body, BadAction::BadSetType.into(), BadAction::BadSetLen.into())
 }
 
-fn range(field: Field, offset: u16, bits: u16) -> Result<FieldRange, ErrorCode> {
+/// Bits of a field, if it has them.
+pub(super) fn range(field: Field, offset: u16, bits: u16) -> Result<FieldRange, ErrorCode> {
     let fits = bits > 0 && u32::from(offset) + u32::from(bits) <= u32::from(field.bits());
-    fits.then_some(FieldRange { field, offset: offset as u8, bits: bits as u8 }).ok_or(BadAction::BadArgument.into())
+    fits.then_some(FieldRange { field, offset: offset as u8, bits: bits as u8 }).ok_or(BadAction::BadSetLen.into())
 }
 
-/// For Nicira's actions, with the error that Open vSwitch has for them.
-fn writable(field: Field) -> Result<(), ErrorCode> {
-    if field.info().writable { Ok(()) } else { Err(BadAction::BadSetArgument.into()) }
+/// Bits that an action of an experimenter writes, with the error that Open vSwitch has for those that can't be.
+pub(super) fn writable(range: FieldRange) -> Result<FieldRange, ErrorCode> {
+    if range.field.info().writable { Ok(range) } else { Err(BadAction::BadSetArgument.into()) }
 }
 
 /// Whether frames can be sent there: an ordinary port or a reserved one other than ANY.
@@ -183,19 +215,46 @@ fn is_output(port: PortNo) -> bool {
     (PortNo(1)..=PortNo::MAX).contains(&port) || (PortNo::IN_PORT..PortNo::ANY).contains(&port)
 }
 
-/// A port number of Nicira's 16 bits: the reserved ones, from 0xff00, move up.
-fn widen(port: u16) -> PortNo {
-    PortNo(if port >= 0xff00 { u32::from(port) | 0xffff_0000 } else { port.into() })
-}
-
 /// Appends actions.
 pub(super) fn put_actions(out: &mut Vec<u8>, actions: &[OfAction]) {
     for action in actions {
-        let start = out.len();
-        put_action(out, action);
-        out.pad_from(start);
-        out.set_length(start, 2);
+        match action {
+            // OpenFlow 1.0's way to say a queue is for one output.
+            OfAction::Enqueue { port, queue } => {
+                let output = OfAction::Output { port: *port, max_len: CONTROLLER_WHOLE };
+                put_actions(out, &[OfAction::SetQueue(*queue), output, OfAction::PopQueue]);
+            }
+            // OpenFlow 1.0 pushes a tag if there is none; so does writing the TCI's bit that says that there is one.
+            OfAction::SetVlanVid(vid) => put_actions(out, &[load_tci(0, 13, 0x1000 | u64::from(*vid))]),
+            OfAction::SetVlanPcp(pcp) => put_actions(out, &[load_tci(12, 4, u64::from(*pcp) << 1 | 1)]),
+            action => {
+                let start = out.len();
+                put_action(out, action);
+                out.pad_from(start);
+                out.set_length(start, 2);
+            }
+        }
     }
+}
+
+/// The bytes of actions when they are sent.
+pub(super) fn encoded_length(actions: &[OfAction]) -> usize {
+    let mut out = Vec::new();
+    let mut length = |action: &OfAction| {
+        out.clear();
+        match action {
+            OfAction::Clone(actions) => 16 + encoded_length(actions),
+            action => {
+                put_actions(&mut out, std::slice::from_ref(action));
+                out.len()
+            }
+        }
+    };
+    actions.iter().map(&mut length).sum()
+}
+
+fn load_tci(offset: u8, bits: u8, value: u64) -> OfAction {
+    OfAction::Load { destination: FieldRange { field: Field::VlanTci, offset, bits }, value }
 }
 
 /// Appends an action, without its padding and with its length left open.
@@ -204,10 +263,13 @@ fn put_action(out: &mut Vec<u8>, action: &OfAction) {
         out.put_u16(kind);
         out.put_u16(0);
     };
-    let nicira = |out: &mut Vec<u8>, subtype: u16| {
-        head(out, EXPERIMENTER);
-        out.put_u32(NICIRA);
-        out.put_u16(subtype);
+    let plain = |out: &mut Vec<u8>, kind: u16| {
+        head(out, kind);
+        out.put_zeros(4);
+    };
+    let short = |out: &mut Vec<u8>, kind: u16, value: u16| {
+        head(out, kind);
+        out.put_u16(value);
     };
     match *action {
         OfAction::Output { port, max_len } => {
@@ -215,51 +277,22 @@ fn put_action(out: &mut Vec<u8>, action: &OfAction) {
             out.put_u32(port.0);
             out.put_u16(max_len);
         }
-        OfAction::SetField { field, value, mask } => {
-            if mask == field.ones() {
-                head(out, SET_FIELD)
-            } else {
-                nicira(out, REG_LOAD2)
-            }
-            put_field(out, field, value, mask);
+        OfAction::SetField { field, value, mask } if mask == field.ones() => {
+            head(out, SET_FIELD);
+            put_field(out, Ids::Oxm, field, value, mask);
         }
-        OfAction::Move { source, destination } => {
-            nicira(out, REG_MOVE);
-            out.put_u16(source.bits.into());
-            out.put_u16(source.offset.into());
-            out.put_u16(destination.offset.into());
-            put_header(out, source.field, false);
-            put_header(out, destination.field, false);
-        }
-        OfAction::Load { destination, value } => {
-            nicira(out, REG_LOAD);
-            out.put_u16(u16::from(destination.offset) << 6 | (u16::from(destination.bits) - 1));
-            put_header(out, destination.field, false);
-            out.put_u64(value);
-        }
-        OfAction::PushVlan(tpid) => {
-            head(out, PUSH_VLAN);
-            out.put_u16(tpid);
-        }
-        OfAction::PopVlan | OfAction::DecNwTtl => {
-            head(out, if *action == OfAction::PopVlan { POP_VLAN } else { DEC_NW_TTL });
-            out.put_zeros(4);
-        }
-        OfAction::SetNwTtl(ttl) => {
-            head(out, SET_NW_TTL);
-            out.put_u8(ttl);
-        }
-        OfAction::Resubmit { port, table } => {
-            nicira(out, if table.is_some() { RESUBMIT_TABLE } else { RESUBMIT });
-            out.put_u16(port.0 as u16);
-            out.put_u8(table.unwrap_or(0));
-        }
-        OfAction::Controller { max_len, controller_id, reason } => {
-            nicira(out, CONTROLLER);
-            out.put_u16(max_len);
-            out.put_u16(controller_id);
-            out.put_u8(reason);
-        }
+        OfAction::PushVlan(tpid) => short(out, PUSH_VLAN, tpid),
+        OfAction::PushMpls(eth_type) => short(out, PUSH_MPLS, eth_type),
+        OfAction::PopMpls(eth_type) => short(out, POP_MPLS, eth_type),
+        OfAction::PushPbb => short(out, PUSH_PBB, PBB),
+        OfAction::PopVlan => plain(out, POP_VLAN),
+        OfAction::PopPbb => plain(out, POP_PBB),
+        OfAction::SetNwTtl(ttl) => short(out, SET_NW_TTL, u16::from(ttl) << 8),
+        OfAction::SetMplsTtl(ttl) => short(out, SET_MPLS_TTL, u16::from(ttl) << 8),
+        OfAction::DecNwTtl => plain(out, DEC_NW_TTL),
+        OfAction::DecMplsTtl => plain(out, DEC_MPLS_TTL),
+        OfAction::CopyTtlOut => plain(out, COPY_TTL_OUT),
+        OfAction::CopyTtlIn => plain(out, COPY_TTL_IN),
         OfAction::SetQueue(queue) => {
             head(out, SET_QUEUE);
             out.put_u32(queue);
@@ -267,6 +300,10 @@ fn put_action(out: &mut Vec<u8>, action: &OfAction) {
         OfAction::Group(group) => {
             head(out, GROUP);
             out.put_u32(group);
+        }
+        _ => {
+            head(out, EXPERIMENTER);
+            nicira::put_action(out, action, put_actions);
         }
     }
 }

@@ -1,6 +1,13 @@
-//! OFPT_ERROR (OpenFlow 1.3.5, 7.4.4): every type and code of the standard.
+//! OFPT_ERROR (OpenFlow 1.3.5, 7.4.4): every type and code of the standard, and those of experimenters that the switch answers with.
+//!
+//! An experimenter's errors all have the type [`EXPERIMENTER`]; their data begins with the experimenter's id.
 
 use super::bytes::{Put, Reader};
+use super::nicira::NICIRA;
+use datapath::key::field::OXM_ONF;
+
+/// `OFPET_EXPERIMENTER`: the type of an experimenter's errors.
+pub const EXPERIMENTER: u16 = 0xffff;
 
 /// How many bytes of a message in error are sent back with the error: as many as a message has room for, since a person who sees the error
 /// is told what was wrong only if all of the message is there. (The standard asks for 64 at least.)
@@ -8,7 +15,7 @@ pub const ERROR_DATA: usize = 0xffff - 12;
 
 /// Declares the error types with their codes; the doc text of a code is what the standard says of it.
 macro_rules! error_types {
-    ($($(#[$meta:meta])* $type:ident = $number:literal { $($code:ident = $value:literal, $says:literal;)* })*) => {
+    ($($(#[$meta:meta])* $type:ident = $number:tt $(of $experimenter:ident)? { $($code:ident = $value:literal, $says:literal;)* })*) => {
         $(
             $(#[$meta])*
             #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,12 +33,17 @@ macro_rules! error_types {
         pub enum ErrorCode { $(#[allow(missing_docs)] $type($type),)* }
 
         impl ErrorCode {
-            /// Every error of the standard.
+            /// Every error that there is.
             pub const ALL: &'static [Self] = &[$($(Self::$type($type::$code),)*)*];
 
             /// The type and the code as numbers.
             pub fn numbers(self) -> (u16, u16) {
                 match self { $(Self::$type(code) => ($number, code as u16),)* }
+            }
+
+            /// The experimenter's id, of an experimenter's error.
+            pub fn experimenter(self) -> Option<u32> {
+                match self { $(Self::$type(_) => [$($experimenter)?].first().copied(),)* }
             }
 
             /// One sentence for a person.
@@ -196,31 +208,79 @@ error_types! {
         BadArgument = 4, "A property's value is not supported.";
         Eperm = 5, "Permissions error in the table features.";
     }
-}
-
-impl ErrorCode {
-    /// The error with these numbers, if the standard has it.
-    pub fn from_numbers(numbers: (u16, u16)) -> Option<Self> {
-        Self::ALL.iter().copied().find(|error| error.numbers() == numbers)
+    /// Nicira's errors.
+    Nicira = EXPERIMENTER of NICIRA {
+        MustBeZero = 4, "A field that must be zero is not.";
+        MonitorExists = 6, "There is a flow monitor of this id already.";
+        BadMonitorFlags = 7, "The flow monitor's flags are not supported.";
+        UnknownMonitor = 8, "There is no flow monitor of this id.";
+        BadEvent = 9, "An event of a flow monitor is unknown.";
+        BadConjunction = 15, "A conjunction's clause does not exist, or stands beside other actions.";
+        ResumeNotSupported = 34, "Frames can't be resumed.";
+    }
+    /// What the ONF added to OpenFlow 1.3 from later versions.
+    Onf = EXPERIMENTER of OXM_ONF {
+        DupInst = 2600, "An instruction is there twice.";
+        MultipartRequestTimeout = 2640, "The parts of a multipart request took too long to come.";
+    }
+    /// The ONF's errors of bundles (extension 230).
+    BundleFailed = EXPERIMENTER of OXM_ONF {
+        Unknown = 2300, "Unspecified error.";
+        Eperm = 2301, "Permissions error in the bundle.";
+        BadId = 2302, "The bundle does not exist.";
+        BundleExist = 2303, "The bundle exists already.";
+        BundleClosed = 2304, "The bundle is closed.";
+        OutOfBundles = 2305, "There are too many bundles.";
+        BadType = 2306, "Unknown type of a bundle's control message.";
+        BadFlags = 2307, "The bundle's flags are unknown, or not those that it had before.";
+        MsgBadLen = 2308, "The message for the bundle has a wrong length.";
+        MsgBadXid = 2309, "The message for the bundle has another transaction id.";
+        MsgUnsup = 2310, "Such a message can't be in a bundle.";
+        MsgConflict = 2311, "The message can't be in a bundle with those that are there.";
+        MsgTooMany = 2312, "The bundle has no room for more messages.";
+        MsgFailed = 2313, "A message of the bundle failed.";
+        Timeout = 2314, "The bundle took too long.";
+        BundleInProgress = 2315, "Another bundle uses what this one needs.";
     }
 }
 
-/// The body of OFPT_ERROR. The numbers are kept as such: a peer may send errors that the standard doesn't have.
+impl ErrorCode {
+    /// The error with these numbers, of the standard or of an experimenter, if there is one.
+    pub fn from_numbers(experimenter: Option<u32>, numbers: (u16, u16)) -> Option<Self> {
+        Self::ALL.iter().copied().find(|error| error.numbers() == numbers && error.experimenter() == experimenter)
+    }
+}
+
+/// The body of OFPT_ERROR. The numbers are kept as such: a peer may send errors that are not known here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     /// `OFPET_*`.
     pub kind: u16,
     /// The type's code.
     pub code: u16,
-    /// The message in error, or (hello failed) a text.
+    /// The message in error, or (hello failed) a text; before it, the id of an experimenter whose error it is.
     pub data: Vec<u8>,
 }
 
 impl Error {
     /// The answer to `message`: the error with the message.
     pub fn new(code: ErrorCode, message: &[u8]) -> Self {
+        let mut data = code.experimenter().map_or(Vec::new(), |experimenter| experimenter.to_be_bytes().to_vec());
+        data.extend_from_slice(&message[..message.len().min(ERROR_DATA - data.len())]);
         let (kind, code) = code.numbers();
-        Self { kind, code, data: message[..message.len().min(ERROR_DATA)].to_vec() }
+        Self { kind, code, data }
+    }
+
+    /// The message that it answers, or as much of it as came.
+    pub fn request(&self) -> &[u8] {
+        let before = if self.kind == EXPERIMENTER { 4 } else { 0 };
+        self.data.get(before..).unwrap_or_default()
+    }
+
+    /// Which error it is, if it is one of those that there are.
+    pub fn error_code(&self) -> Option<ErrorCode> {
+        let experimenter = self.data.first_chunk().filter(|_| self.kind == EXPERIMENTER).map(|id| u32::from_be_bytes(*id));
+        ErrorCode::from_numbers(experimenter, (self.kind, self.code))
     }
 
     pub(super) fn decode(mut body: Reader) -> Result<Self, ErrorCode> {

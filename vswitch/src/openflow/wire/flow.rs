@@ -53,6 +53,7 @@ impl FlowModMessage {
             instructions,
             out_port,
             out_group,
+            ..FlowMod::default()
         };
         Ok(Self { flow_mod, buffer_id })
     }
@@ -136,13 +137,7 @@ pub struct FlowRemoved {
 impl FlowRemoved {
     pub(super) fn decode(mut body: Reader) -> Result<Self, ErrorCode> {
         let (cookie, priority) = (body.u64()?, body.u16()?);
-        let reason = match body.u8()? {
-            0 => RemovedReason::IdleTimeout,
-            1 => RemovedReason::HardTimeout,
-            2 => RemovedReason::Delete,
-            3 => RemovedReason::GroupDelete,
-            _ => return Err(BadRequest::BadLen.into()),
-        };
+        let reason = removed_reason(body.u8()?.into())?;
         let (table, age) = (body.u8()?, Age::decode(&mut body)?);
         let (idle_timeout, hard_timeout, frames, bytes) = (body.u16()?, body.u16()?, body.u64()?, body.u64()?);
         let matching = decode_match(&mut body)?;
@@ -162,4 +157,10 @@ impl FlowRemoved {
         out.put_u64(self.bytes);
         put_match(out, &self.matching);
     }
+}
+
+/// Why a rule was removed, by its number.
+pub(super) fn removed_reason(number: u16) -> Result<RemovedReason, ErrorCode> {
+    use RemovedReason::*;
+    [IdleTimeout, HardTimeout, Delete, GroupDelete].into_iter().find(|reason| *reason as u16 == number).ok_or(BadRequest::BadLen.into())
 }

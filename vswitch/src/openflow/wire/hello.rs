@@ -39,7 +39,11 @@ impl Hello {
         Ok(Self { versions })
     }
 
+    /// The bitmap is left out if it says no more than the header's version: old peers may not know it.
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        if ((self.versions >> 1) + 1).is_power_of_two() {
+            return;
+        }
         out.put_u16(VERSION_BITMAP);
         out.put_u16(8);
         out.put_u32(self.versions);

@@ -1,9 +1,9 @@
 //! Instructions (OpenFlow 1.3.5, 7.2.4).
 
-use super::action::{decode_actions, put_actions};
+use super::action::{decode_actions, encoded_length, put_actions};
 use super::bytes::{Put, Reader};
-use super::error::{BadAction, BadInstruction, ErrorCode};
-use datapath::port::PortNo;
+use super::error::{BadAction, BadInstruction, ErrorCode, Onf};
+use super::oxm::MAX_MATCH;
 use datapath::tables::instruction::{Instructions, OfAction};
 
 // OFPIT_*
@@ -16,11 +16,19 @@ const METER: u16 = 6;
 const EXPERIMENTER: u16 = 0xffff;
 
 /// The types of the instructions that are carried out.
-pub const SUPPORTED: [u16; 5] = [GOTO_TABLE, WRITE_METADATA, WRITE_ACTIONS, APPLY_ACTIONS, CLEAR_ACTIONS];
+pub const SUPPORTED: [u16; 6] = [GOTO_TABLE, WRITE_METADATA, WRITE_ACTIONS, APPLY_ACTIONS, CLEAR_ACTIONS, METER];
 
-/// The most bytes of instructions that are taken in one flow-mod, so that they can be sent back in one flow statistics message: its headers
-/// are longer, the match may be, and an action may have grown by a third (a move whose source came with a short id and has a long one).
-pub const MAX_INSTRUCTIONS: usize = 45_000;
+/// The most bytes of a rule's instructions, so that they can be sent back in one flow statistics message, whose headers are longer than those of a
+/// flow-mod, as the match may be. (What was read is never longer when it is sent back.)
+pub const MAX_INSTRUCTIONS: usize = 60_000;
+const _: () = assert!(16 + 48 + MAX_MATCH.next_multiple_of(8) + MAX_INSTRUCTIONS <= u16::MAX as usize);
+
+/// Whether instructions that did not come as these bytes (but as a learned rule's, say) are short enough to be sent in one message.
+pub fn can_be_sent(instructions: &Instructions) -> bool {
+    // Of each instruction but those with actions, and the heads of those.
+    const OTHERS: usize = 8 + 8 + 8 + 8 + 24 + 8;
+    OTHERS + encoded_length(&instructions.apply) + encoded_length(&instructions.write) <= MAX_INSTRUCTIONS
+}
 
 /// Reads instructions to the end of `reader`.
 pub(super) fn decode_instructions(mut reader: Reader) -> Result<Instructions, ErrorCode> {
@@ -49,10 +57,6 @@ pub(super) fn decode_instructions(mut reader: Reader) -> Result<Instructions, Er
             WRITE_ACTIONS | APPLY_ACTIONS => {
                 body.skip(4)?;
                 let actions = decode_actions(body.part(body.len(), BadAction::BadLen)?)?;
-                if actions.iter().any(|action| matches!(action, OfAction::Output { port: PortNo::TABLE, .. })) {
-                    // Only a packet-out may start at the first table.
-                    return Err(BadAction::BadOutPort.into());
-                }
                 *(if kind == APPLY_ACTIONS { &mut instructions.apply } else { &mut instructions.write }) = actions;
             }
             CLEAR_ACTIONS => {
@@ -65,8 +69,7 @@ pub(super) fn decode_instructions(mut reader: Reader) -> Result<Instructions, Er
         }
         body.finish()?;
         if seen & 1 << kind != 0 {
-            // OpenFlow 1.3 has no code of its own for an instruction that is there twice.
-            return Err(BadInstruction::UnsupInst.into());
+            return Err(Onf::DupInst.into());
         }
         seen |= 1 << kind;
     }

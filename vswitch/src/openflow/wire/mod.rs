@@ -1,39 +1,58 @@
-//! The messages of OpenFlow 1.3.5, from bytes and to bytes. Pure: no sockets, no state.
+//! The messages of OpenFlow, from bytes and to bytes. Pure: no sockets, no state but what a connection's peers said of how they write.
 //!
-//! [`decode`] makes a [`Message`] of one whole message, or says which of the standard's errors is the answer; [`encode`] appends the bytes of
-//! a message. Both directions are there, for the switch and for those that talk to it in tests.
+//! [`decode`] makes a [`Message`] of one whole message of OpenFlow 1.3.5, or says which of the standard's errors is the answer; [`encode`] appends the bytes
+//! of a message. OpenFlow 1.0 ([`v10`]) has other bytes for the same messages; a [`Dialect`] goes by what the peers agreed on. Both directions are there, for the
+//! switch and for those that talk to it in tests.
 //!
 //! A peer's bytes are hostile: every length is checked before it is used ([`bytes::Reader`] can't read past its end, and each reader knows
 //! the error that its part is to be answered with), nothing panics, and what is decoded is no larger than a small multiple of the 65,535
 //! bytes that a message has at most. Padding may hold anything. Lists end exactly where their length says.
 
 mod action;
+mod bundle;
 mod bytes;
+mod dialect;
 pub mod error;
 mod flow;
+mod group;
 mod hello;
 mod instruction;
+mod meter;
+mod monitor;
 mod multipart;
+mod nicira;
 mod oxm;
 mod packet;
 mod port;
+mod queue;
 mod switch;
-mod unsupported;
+mod v10;
 
-pub use action::NICIRA;
+pub use bundle::{ATOMIC, BundleAdd, BundleControl, BundleControlType, ORDERED};
+pub use dialect::{Dialect, FlowFormat};
 pub use error::{Error, ErrorCode};
 pub use flow::{Age, FlowModMessage, FlowRemoved, NO_BUFFER};
+pub use group::{GroupDesc, GroupFeatures, GroupStats};
 pub use hello::Hello;
-pub use multipart::{Aggregate, Desc, FlowStats, MultipartBody, MultipartReply, MultipartRequest, PortStats, TableFeatures, TableStats};
-pub use packet::{MAX_PACKET_IN_DATA, PacketIn, PacketOut};
+pub use instruction::can_be_sent;
+pub use meter::{MeterConfig, MeterFeatures, MeterStats};
+pub use monitor::{FullUpdate, MonitorFlags, MonitorRequest, RuleEvent, RuleUpdate};
+pub use multipart::{
+    Aggregate, Desc, FeatureId, FlowStats, MultipartBody, MultipartPart, MultipartReply, MultipartRequest, PortStats, TableFeatures,
+    TableProperty, TableStats,
+};
+pub use nicira::NICIRA;
+pub use packet::{MAX_PACKET_IN_DATA, PacketIn, PacketInFormat, PacketOut};
 pub use port::{LINK_DOWN, LIVE, PortDesc, PortMod, PortReason, PortStatus};
-pub use switch::{Async, CAPABILITIES, Config, Features, Role, RoleMessage};
-pub use unsupported::{GroupMod, MeterMod, ModCommand, TableMod};
+pub use queue::{QUEUE_ALL, QueueConfig, QueueDesc, QueueStats};
+pub use switch::{Async, CAPABILITIES, Config, Features, FragmentHandling, INVALID_TTL_TO_CONTROLLER, Role, RoleMessage, TableMod};
 
 use bytes::{Put, Reader};
 use datapath::key::field::OXM_ONF;
 use datapath::port::PortNo;
-use error::BadRequest;
+use datapath::tables::group::GroupMod;
+use datapath::tables::meter::MeterMod;
+use error::{BadMatch, BadRequest};
 
 /// OpenFlow 1.3's version on the wire.
 pub const VERSION: u8 = 4;
@@ -73,10 +92,13 @@ const GET_ASYNC_REPLY: u8 = 27;
 const SET_ASYNC: u8 = 28;
 const METER_MOD: u8 = 29;
 
-/// Nicira's NXT_SET_PACKET_IN_FORMAT.
-const SET_PACKET_IN_FORMAT: u32 = 16;
-/// NXPIF_STANDARD: packet-ins are OFPT_PACKET_IN.
-pub const PACKET_IN_STANDARD: u32 = 0;
+// The ONF's messages for OpenFlow 1.3.
+const ONF_BUNDLE_CONTROL: u32 = 2300;
+const ONF_BUNDLE_ADD_MESSAGE: u32 = 2301;
+/// As a multipart message a request for flow monitors or what they tell, as a message the end of one.
+const ONF_FLOW_MONITOR: u32 = 1870;
+const ONF_FLOW_MONITOR_PAUSED: u32 = 1871;
+const ONF_FLOW_MONITOR_RESUMED: u32 = 1872;
 
 /// What every message begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,16 +147,31 @@ pub enum Message {
     BarrierRequest,
     BarrierReply,
     QueueGetConfigRequest(PortNo),
-    /// That the port has no queues.
-    QueueGetConfigReply(PortNo),
+    QueueGetConfigReply(QueueConfig),
     RoleRequest(RoleMessage),
     RoleReply(RoleMessage),
     GetAsyncRequest,
     GetAsyncReply(Async),
     SetAsync(Async),
     MeterMod(MeterMod),
-    /// Nicira's NXT_SET_PACKET_IN_FORMAT: `NXPIF_*`, of which [`PACKET_IN_STANDARD`] is OFPT_PACKET_IN.
-    SetPacketInFormat(u32),
+    /// Nicira's NXT_SET_PACKET_IN_FORMAT.
+    SetPacketInFormat(PacketInFormat),
+    /// Nicira's NXT_SET_CONTROLLER_ID.
+    SetControllerId(u16),
+    /// Nicira's NXT_SET_FLOW_FORMAT, of OpenFlow 1.0.
+    SetFlowFormat(FlowFormat),
+    /// Nicira's NXT_FLOW_MOD_TABLE_ID.
+    FlowModTableId(bool),
+    /// Nicira's NXT_FLOW_AGE, which asks for what is always said.
+    FlowAge,
+    BundleControl(BundleControl),
+    BundleAdd(BundleAdd),
+    /// The end of the flow monitor with this id.
+    FlowMonitorCancel(u32),
+    /// That flow monitors tell nothing until [`Message::FlowMonitorResumed`], because the controller was too slow for them.
+    FlowMonitorPaused,
+    /// That what flow monitors told is complete again.
+    FlowMonitorResumed,
 }
 
 /// Reads one message, which `message` holds exactly. A hello or an error may be of any version, all else must be OpenFlow 1.3.
@@ -150,7 +187,7 @@ pub fn decode(message: &[u8]) -> Result<Message, ErrorCode> {
         ERROR => Message::Error(Error::decode(body)?),
         ECHO_REQUEST => Message::EchoRequest(body.rest().to_vec()),
         ECHO_REPLY => Message::EchoReply(body.rest().to_vec()),
-        EXPERIMENTER => decode_experimenter(body)?,
+        EXPERIMENTER => decode_experimenter(header, body)?,
         FEATURES_REQUEST => empty(Message::FeaturesRequest)?,
         FEATURES_REPLY => Message::FeaturesReply(Features::decode(body)?),
         GET_CONFIG_REQUEST => empty(Message::GetConfigRequest)?,
@@ -161,29 +198,31 @@ pub fn decode(message: &[u8]) -> Result<Message, ErrorCode> {
         PORT_STATUS => Message::PortStatus(PortStatus::decode(body)?),
         PACKET_OUT => Message::PacketOut(PacketOut::decode(body)?),
         FLOW_MOD => Message::FlowMod(Box::new(FlowModMessage::decode(body)?)),
-        GROUP_MOD => Message::GroupMod(GroupMod::decode(body)?),
+        GROUP_MOD => Message::GroupMod(group::decode_group_mod(body)?),
         PORT_MOD => Message::PortMod(PortMod::decode(body)?),
         TABLE_MOD => Message::TableMod(TableMod::decode(body)?),
         MULTIPART_REQUEST => Message::MultipartRequest(Box::new(MultipartRequest::decode(body)?)),
         MULTIPART_REPLY => Message::MultipartReply(MultipartReply::decode(body)?),
         BARRIER_REQUEST => empty(Message::BarrierRequest)?,
         BARRIER_REPLY => empty(Message::BarrierReply)?,
-        QUEUE_GET_CONFIG_REQUEST => Message::QueueGetConfigRequest(unsupported::decode_queue_config(body)?),
-        QUEUE_GET_CONFIG_REPLY => Message::QueueGetConfigReply(unsupported::decode_queue_config(body)?),
+        QUEUE_GET_CONFIG_REQUEST => Message::QueueGetConfigRequest(queue::decode_config_request(body)?),
+        QUEUE_GET_CONFIG_REPLY => Message::QueueGetConfigReply(QueueConfig::decode(body)?),
         ROLE_REQUEST => Message::RoleRequest(RoleMessage::decode(body)?),
         ROLE_REPLY => Message::RoleReply(RoleMessage::decode(body)?),
         GET_ASYNC_REQUEST => empty(Message::GetAsyncRequest)?,
         GET_ASYNC_REPLY => Message::GetAsyncReply(Async::decode(body)?),
         SET_ASYNC => Message::SetAsync(Async::decode(body)?),
-        METER_MOD => Message::MeterMod(MeterMod::decode(body)?),
+        METER_MOD => Message::MeterMod(meter::decode_meter_mod(body)?),
         _ => return Err(BadRequest::BadType.into()),
     })
 }
 
-/// Appends a message, in more than one part if it is a multipart reply too long for one.
+/// Appends a message, in more than one part if it is a multipart message too long for one.
 pub fn encode(message: &Message, xid: u32, out: &mut Vec<u8>) {
-    if let Message::MultipartReply(reply) = message {
-        return reply.encode(xid, out);
+    match message {
+        Message::MultipartRequest(request) => return request.encode(xid, out),
+        Message::MultipartReply(reply) => return reply.encode(xid, out),
+        _ => {}
     }
     let start = start_message(out, message.kind(), xid);
     match message {
@@ -192,21 +231,41 @@ pub fn encode(message: &Message, xid: u32, out: &mut Vec<u8>) {
         Message::EchoRequest(data) | Message::EchoReply(data) => out.extend_from_slice(data),
         Message::FeaturesReply(body) => body.encode(out),
         Message::GetConfigReply(body) | Message::SetConfig(body) => body.encode(out),
-        Message::PacketIn(body) => body.encode(out),
+        Message::PacketIn(body) if body.format == PacketInFormat::Standard => body.encode(out),
         Message::FlowRemoved(body) => body.encode(out),
         Message::PortStatus(body) => body.encode(out),
         Message::PacketOut(body) => body.encode(out),
         Message::FlowMod(body) => body.encode(out),
-        Message::GroupMod(body) => body.encode(out),
+        Message::GroupMod(body) => group::put_group_mod(out, body),
         Message::PortMod(body) => body.encode(out),
         Message::TableMod(body) => body.encode(out),
-        Message::MultipartRequest(body) => body.encode(out),
-        Message::QueueGetConfigRequest(port) | Message::QueueGetConfigReply(port) => unsupported::put_queue_config(out, *port),
+        Message::QueueGetConfigRequest(port) => queue::put_config_request(out, *port),
+        Message::QueueGetConfigReply(body) => body.encode(out),
         Message::RoleRequest(body) | Message::RoleReply(body) => body.encode(out),
         Message::GetAsyncReply(body) | Message::SetAsync(body) => body.encode(out),
-        Message::MeterMod(body) => body.encode(out),
-        Message::SetPacketInFormat(format) => [NICIRA, SET_PACKET_IN_FORMAT, *format].into_iter().for_each(|word| out.put_u32(word)),
-        Message::MultipartReply(_)
+        Message::MeterMod(body) => meter::put_meter_mod(out, body),
+        Message::PacketIn(_)
+        | Message::SetPacketInFormat(_)
+        | Message::SetControllerId(_)
+        | Message::SetFlowFormat(_)
+        | Message::FlowModTableId(_)
+        | Message::FlowAge => nicira::put_message(out, message),
+        Message::BundleControl(body) => {
+            put_onf(out, ONF_BUNDLE_CONTROL);
+            body.encode(out);
+        }
+        Message::BundleAdd(body) => {
+            put_onf(out, ONF_BUNDLE_ADD_MESSAGE);
+            body.encode(out);
+        }
+        Message::FlowMonitorCancel(id) => {
+            put_onf(out, ONF_FLOW_MONITOR);
+            out.put_u32(*id);
+        }
+        Message::FlowMonitorPaused => put_onf(out, ONF_FLOW_MONITOR_PAUSED),
+        Message::FlowMonitorResumed => put_onf(out, ONF_FLOW_MONITOR_RESUMED),
+        Message::MultipartRequest(_)
+        | Message::MultipartReply(_)
         | Message::FeaturesRequest
         | Message::GetConfigRequest
         | Message::BarrierRequest
@@ -229,7 +288,7 @@ impl Message {
             Self::GetConfigRequest => GET_CONFIG_REQUEST,
             Self::GetConfigReply(_) => GET_CONFIG_REPLY,
             Self::SetConfig(_) => SET_CONFIG,
-            Self::PacketIn(_) => PACKET_IN,
+            Self::PacketIn(packet_in) if packet_in.format == PacketInFormat::Standard => PACKET_IN,
             Self::FlowRemoved(_) => FLOW_REMOVED,
             Self::PortStatus(_) => PORT_STATUS,
             Self::PacketOut(_) => PACKET_OUT,
@@ -249,7 +308,17 @@ impl Message {
             Self::GetAsyncReply(_) => GET_ASYNC_REPLY,
             Self::SetAsync(_) => SET_ASYNC,
             Self::MeterMod(_) => METER_MOD,
-            Self::SetPacketInFormat(_) => EXPERIMENTER,
+            Self::PacketIn(_)
+            | Self::SetPacketInFormat(_)
+            | Self::SetControllerId(_)
+            | Self::SetFlowFormat(_)
+            | Self::FlowModTableId(_)
+            | Self::FlowAge
+            | Self::BundleControl(_)
+            | Self::BundleAdd(_)
+            | Self::FlowMonitorCancel(_)
+            | Self::FlowMonitorPaused
+            | Self::FlowMonitorResumed => EXPERIMENTER,
         }
     }
 }
@@ -269,14 +338,32 @@ fn finish_message(out: &mut Vec<u8>, start: usize) {
     out.set_length(start, 2);
 }
 
-fn decode_experimenter(mut body: Reader) -> Result<Message, ErrorCode> {
+fn decode_experimenter(header: Header, mut body: Reader) -> Result<Message, ErrorCode> {
     let experimenter = body.u32()?;
-    if experimenter != NICIRA || body.u32()? != SET_PACKET_IN_FORMAT {
-        return Err(experimenter_error(experimenter));
+    match experimenter {
+        NICIRA => nicira::decode_message(body),
+        OXM_ONF => decode_onf(header, body),
+        _ => Err(experimenter_error(experimenter)),
     }
-    let format = body.u32()?;
+}
+
+/// Reads one of the ONF's messages from its type on.
+fn decode_onf(header: Header, mut body: Reader) -> Result<Message, ErrorCode> {
+    let message = match body.u32()? {
+        ONF_BUNDLE_CONTROL => return BundleControl::decode(body).map(Message::BundleControl),
+        ONF_BUNDLE_ADD_MESSAGE => return BundleAdd::decode(header, body).map(Message::BundleAdd),
+        ONF_FLOW_MONITOR => Message::FlowMonitorCancel(body.u32()?),
+        ONF_FLOW_MONITOR_PAUSED => Message::FlowMonitorPaused,
+        ONF_FLOW_MONITOR_RESUMED => Message::FlowMonitorResumed,
+        _ => return Err(experimenter_error(OXM_ONF)),
+    };
     body.finish()?;
-    Ok(Message::SetPacketInFormat(format))
+    Ok(message)
+}
+
+fn put_onf(out: &mut Vec<u8>, kind: u32) {
+    out.put_u32(OXM_ONF);
+    out.put_u32(kind);
 }
 
 /// The answer to a message of an experimenter that is not carried out.

@@ -5,16 +5,41 @@ use super::bytes::{Put, Reader};
 use super::error::{BadAction, BadRequest, ErrorCode};
 use super::flow::NO_BUFFER;
 use super::oxm::{MAX_MATCH, decode_match, put_match};
+use datapath::action::OFPR_NO_MATCH;
 use datapath::key::Match;
 use datapath::port::PortNo;
-use datapath::tables::instruction::OfAction;
+use datapath::tables::instruction::OfActions;
+
+/// The cookie of a frame that no rule sent.
+pub(super) const NO_COOKIE: u64 = u64::MAX;
 
 /// The most bytes of a frame that fit into a packet-in, whatever its match.
-pub const MAX_PACKET_IN_DATA: usize = 0xffff - 8 - 24 - MAX_MATCH - 8;
+pub const MAX_PACKET_IN_DATA: usize = 0xffff - 64 - MAX_MATCH;
 
-/// The body of OFPT_PACKET_IN. Frames are never buffered in the switch.
+/// Which message a frame comes to a controller in (`NXPIF_*`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u32)]
+pub enum PacketInFormat {
+    /// OFPT_PACKET_IN.
+    #[default]
+    Standard = 0,
+    /// NXT_PACKET_IN.
+    Nicira = 1,
+    /// NXT_PACKET_IN2, the only one with `userdata`.
+    Nicira2 = 2,
+}
+
+impl PacketInFormat {
+    pub(super) fn from_number(number: u32) -> Option<Self> {
+        [Self::Standard, Self::Nicira, Self::Nicira2].into_iter().find(|format| *format as u32 == number)
+    }
+}
+
+/// A frame for a controller. Frames are never buffered in the switch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PacketIn {
+    /// The message that it comes in.
+    pub format: PacketInFormat,
     /// The frame's full length.
     pub total_len: u16,
     /// `OFPR_*`: 0 no match, 1 an action, 2 invalid TTL.
@@ -27,17 +52,27 @@ pub struct PacketIn {
     pub matching: Match,
     /// The frame, or its start.
     pub data: Vec<u8>,
+    /// What the action that sent it says is to be given back.
+    pub userdata: Vec<u8>,
 }
 
 impl PacketIn {
+    /// Whether no rule matched the frame, not even a table-miss rule.
+    pub fn is_miss(&self) -> bool {
+        (self.reason, self.cookie) == (OFPR_NO_MATCH, NO_COOKIE)
+    }
+
+    /// Reads the body of OFPT_PACKET_IN.
     pub(super) fn decode(mut body: Reader) -> Result<Self, ErrorCode> {
         body.skip(4)?;
         let (total_len, reason, table, cookie) = (body.u16()?, body.u8()?, body.u8()?, body.u64()?);
         let matching = decode_match(&mut body)?;
         body.skip(2)?;
-        Ok(Self { total_len, reason, table, cookie, matching, data: body.rest().to_vec() })
+        let (data, userdata) = (body.rest().to_vec(), Vec::new());
+        Ok(Self { format: PacketInFormat::Standard, total_len, reason, table, cookie, matching, data, userdata })
     }
 
+    /// Appends the body of OFPT_PACKET_IN.
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         out.put_u32(NO_BUFFER);
         out.put_u16(self.total_len);
@@ -58,7 +93,7 @@ pub struct PacketOut {
     /// The port that the frame is said to have come from; [`PortNo::CONTROLLER`] or [`PortNo::ANY`] for none.
     pub in_port: PortNo,
     /// What to do with it.
-    pub actions: Vec<OfAction>,
+    pub actions: OfActions,
     /// The frame, unless it is buffered.
     pub data: Vec<u8>,
 }

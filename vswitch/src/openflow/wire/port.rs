@@ -11,7 +11,7 @@ pub const LINK_DOWN: u32 = 1;
 pub const LIVE: u32 = 1 << 2;
 
 /// The bytes of a name, its zero included (`OFP_MAX_PORT_NAME_LEN`).
-const NAME_LENGTH: usize = 16;
+pub(super) const NAME_LENGTH: usize = 16;
 
 /// A port's description (`struct ofp_port`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +83,12 @@ pub enum PortReason {
     Modify = 2,
 }
 
+impl PortReason {
+    pub(super) fn from_number(number: u8) -> Result<Self, ErrorCode> {
+        [Self::Add, Self::Delete, Self::Modify].into_iter().find(|reason| *reason as u8 == number).ok_or(BadRequest::BadLen.into())
+    }
+}
+
 /// The body of OFPT_PORT_STATUS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortStatus {
@@ -94,12 +100,7 @@ pub struct PortStatus {
 
 impl PortStatus {
     pub(super) fn decode(mut body: Reader) -> Result<Self, ErrorCode> {
-        let reason = match body.u8()? {
-            0 => PortReason::Add,
-            1 => PortReason::Delete,
-            2 => PortReason::Modify,
-            _ => return Err(BadRequest::BadLen.into()),
-        };
+        let reason = PortReason::from_number(body.u8()?)?;
         body.skip(7)?;
         let port = PortDesc::decode(&mut body)?;
         body.finish()?;

@@ -1,18 +1,26 @@
 //! OFPT_MULTIPART_REQUEST and OFPT_MULTIPART_REPLY (OpenFlow 1.3.5, 7.3.5).
 //!
-//! A reply that does not fit the 65,535 bytes of one message is sent as several, all but the last with `OFPMPF_REPLY_MORE`.
+//! What does not fit the 65,535 bytes of one message is sent as several, all but the last with `OFPMPF_REQ_MORE` or `OFPMPF_REPLY_MORE`. A reply is read
+//! message by message. The messages of a request are put together first ([`MultipartPart`]), since only the last can be answered.
 
 mod stats;
 mod table_features;
 
 pub use stats::{Aggregate, Desc, FlowStats, PortStats, TableStats};
-pub use table_features::TableFeatures;
+pub use table_features::{FeatureId, TableFeatures, TableProperty};
 
 use super::bytes::{Put, Reader};
-use super::error::{BadRequest, ErrorCode, TableFeaturesFailed};
+use super::error::{BadRequest, ErrorCode};
+use super::group::{GroupDesc, GroupFeatures, GroupStats};
+use super::meter::{MeterConfig, MeterFeatures, MeterStats};
+use super::monitor::{MonitorRequest, RuleUpdate};
 use super::oxm::{decode_match, put_match};
 use super::port::PortDesc;
-use super::{MULTIPART_REPLY, experimenter_error, finish_message, start_message};
+use super::queue::QueueStats;
+use super::{
+    HEADER, Header, MULTIPART_REPLY, MULTIPART_REQUEST, ONF_FLOW_MONITOR, VERSION, experimenter_error, finish_message, start_message,
+};
+use datapath::key::field::OXM_ONF;
 use datapath::port::PortNo;
 use datapath::tables::RuleFilter;
 
@@ -33,8 +41,8 @@ const TABLE_FEATURES: u16 = 12;
 const PORT_DESC: u16 = 13;
 const EXPERIMENTER: u16 = 0xffff;
 
-/// `OFPMPF_REQ_MORE` and `OFPMPF_REPLY_MORE`.
-const MORE: u16 = 1;
+/// `OFPMPF_REQ_MORE` and `OFPMPF_REPLY_MORE`; in OpenFlow 1.0 `OFPSF_REPLY_MORE`.
+pub(super) const MORE: u16 = 1;
 
 /// What a controller asks for.
 #[derive(Clone, Debug)]
@@ -63,23 +71,36 @@ pub enum MultipartRequest {
     MeterConfig(u32),
     /// What meters can do.
     MeterFeatures,
-    /// What the tables can do. (A request that sets it is refused.)
-    TableFeatures,
+    /// What the tables can do, after they have been made to be like this, unless nothing is said.
+    TableFeatures(Vec<TableFeatures>),
     /// All ports.
     PortDesc,
+    /// Flow monitors, each of which is to begin.
+    FlowMonitor(Vec<MonitorRequest>),
+}
+
+/// Reads all of a list.
+pub(super) fn all<T>(body: &mut Reader, decode: impl Fn(&mut Reader) -> Result<T, ErrorCode>) -> Result<Vec<T>, ErrorCode> {
+    let mut entries = Vec::new();
+    while !body.is_empty() {
+        entries.push(decode(body)?);
+    }
+    Ok(entries)
 }
 
 impl MultipartRequest {
+    /// Reads the body of the only message of a request.
     pub(super) fn decode(mut body: Reader) -> Result<Self, ErrorCode> {
         let (kind, flags) = (body.u16()?, body.u16()?);
         body.skip(4)?;
-        if kind == TABLE_FEATURES && !body.is_empty() {
-            return Err(TableFeaturesFailed::Eperm.into());
-        }
         if flags & MORE != 0 {
-            // No request that is granted needs more than one message.
             return Err(BadRequest::MultipartBufferOverflow.into());
         }
+        Self::decode_body(kind, body)
+    }
+
+    /// Reads what all messages of a request of this type together say.
+    fn decode_body(kind: u16, mut body: Reader) -> Result<Self, ErrorCode> {
         let mut number = || {
             let number = body.u32()?;
             body.skip(4)?;
@@ -98,17 +119,20 @@ impl MultipartRequest {
             METER => Self::Meter(number()?),
             METER_CONFIG => Self::MeterConfig(number()?),
             METER_FEATURES => Self::MeterFeatures,
-            TABLE_FEATURES => Self::TableFeatures,
+            TABLE_FEATURES => Self::TableFeatures(all(&mut body, TableFeatures::decode)?),
             PORT_DESC => Self::PortDesc,
-            EXPERIMENTER => return Err(experimenter_error(body.u32()?)),
+            EXPERIMENTER => {
+                decode_experimenter(&mut body)?;
+                Self::FlowMonitor(all(&mut body, MonitorRequest::decode)?)
+            }
             _ => return Err(BadRequest::BadMultipart.into()),
         };
         body.finish()?;
         Ok(request)
     }
 
-    pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        let kind = match self {
+    fn kind(&self) -> u16 {
+        match self {
             Self::Desc => DESC,
             Self::Flow(_) => FLOW,
             Self::Aggregate(_) => AGGREGATE,
@@ -121,23 +145,75 @@ impl MultipartRequest {
             Self::Meter(_) => METER,
             Self::MeterConfig(_) => METER_CONFIG,
             Self::MeterFeatures => METER_FEATURES,
-            Self::TableFeatures => TABLE_FEATURES,
+            Self::TableFeatures(_) => TABLE_FEATURES,
             Self::PortDesc => PORT_DESC,
-        };
-        out.put_u16(kind);
-        out.put_zeros(6);
+            Self::FlowMonitor(_) => EXPERIMENTER,
+        }
+    }
+
+    /// Appends the request as one message or several.
+    pub(super) fn encode(&self, xid: u32, out: &mut Vec<u8>) {
+        let mut parts = Parts::new(out, head(MULTIPART_REQUEST, xid, self.kind()));
         match self {
-            Self::Flow(filter) | Self::Aggregate(filter) => put_filter(out, filter),
+            Self::Flow(filter) | Self::Aggregate(filter) => put_filter(parts.out, filter),
             Self::Port(PortNo(number)) | Self::Group(number) | Self::Meter(number) | Self::MeterConfig(number) => {
-                out.put_u32(*number);
-                out.put_zeros(4);
+                parts.out.put_u32(*number);
+                parts.out.put_zeros(4);
             }
             Self::Queue(port, queue) => {
-                out.put_u32(port.0);
-                out.put_u32(*queue);
+                parts.out.put_u32(port.0);
+                parts.out.put_u32(*queue);
             }
+            Self::TableFeatures(tables) => parts.of(tables, |out, table| table.encode(out)),
+            Self::FlowMonitor(monitors) => parts.of(monitors, |out, monitor| monitor.encode(out)),
             _ => {}
         }
+        parts.finish(false);
+    }
+}
+
+/// Reads the head of an experimenter's multipart body, of which there is one: the ONF's flow monitor.
+fn decode_experimenter(body: &mut Reader) -> Result<(), ErrorCode> {
+    let experimenter = body.u32()?;
+    if experimenter != OXM_ONF || body.u32()? != ONF_FLOW_MONITOR {
+        return Err(experimenter_error(experimenter));
+    }
+    Ok(())
+}
+
+/// One message of a request that may have several.
+#[derive(Clone, Copy, Debug)]
+pub struct MultipartPart<'a> {
+    kind: u16,
+    /// Whether another one follows.
+    pub more: bool,
+    /// Its part of the body.
+    body: &'a [u8],
+}
+
+impl<'a> MultipartPart<'a> {
+    /// Looks at a message, which is one of a multipart request or not.
+    pub fn of(message: &'a [u8]) -> Option<Self> {
+        Header::decode(message).filter(|header| (header.version, header.kind) == (VERSION, MULTIPART_REQUEST))?;
+        let (&[k0, k1, f0, f1, ..], body) = message.get(HEADER..)?.split_first_chunk::<8>()?;
+        Some(Self { kind: u16::from_be_bytes([k0, k1]), more: u16::from_be_bytes([f0, f1]) & MORE != 0, body })
+    }
+
+    /// Appends it to those that came before: `whole` is empty before the first.
+    pub fn append_to(&self, whole: &mut Vec<u8>) {
+        // An experimenter's id and type are in each message.
+        let head = if self.kind == EXPERIMENTER && !whole.is_empty() { 8 } else { 0 };
+        whole.extend_from_slice(self.body.get(head..).unwrap_or_default());
+    }
+
+    /// Reads the request, whose messages together say `whole`, and of which this is the last.
+    pub fn request(&self, whole: &[u8]) -> Result<MultipartRequest, ErrorCode> {
+        MultipartRequest::decode_body(self.kind, Reader::new(whole, BadRequest::BadLen))
+    }
+
+    /// Whether it can be of the same request as another.
+    pub fn goes_with(&self, other: &MultipartPart) -> bool {
+        self.kind == other.kind
     }
 }
 
@@ -183,134 +259,147 @@ pub enum MultipartBody {
     Table(Vec<TableStats>),
     /// The ports' counters.
     Port(Vec<PortStats>),
-    /// No queues.
-    Queue,
-    /// No groups' counters.
-    Group,
-    /// No groups.
-    GroupDesc,
-    /// That groups can do nothing.
-    GroupFeatures,
-    /// No meters' counters.
-    Meter,
-    /// No meters.
-    MeterConfig,
-    /// That meters can do nothing.
-    MeterFeatures,
+    /// The queues' counters.
+    Queue(Vec<QueueStats>),
+    /// The groups' counters.
+    Group(Vec<GroupStats>),
+    /// Groups.
+    GroupDesc(Vec<GroupDesc>),
+    /// What groups can do.
+    GroupFeatures(GroupFeatures),
+    /// The meters' counters.
+    Meter(Vec<MeterStats>),
+    /// Meters.
+    MeterConfig(Vec<MeterConfig>),
+    /// What meters can do.
+    MeterFeatures(MeterFeatures),
     /// What the tables can do.
     TableFeatures(Vec<TableFeatures>),
     /// Ports.
     PortDesc(Vec<PortDesc>),
+    /// What flow monitors tell: as the answer to a request for them what there is, later what happens.
+    FlowMonitor(Vec<RuleUpdate>),
 }
-
-/// The length of OFPMP_GROUP_FEATURES' body.
-const GROUP_FEATURES_LENGTH: usize = 40;
-/// The length of OFPMP_METER_FEATURES' body.
-const METER_FEATURES_LENGTH: usize = 16;
 
 impl MultipartReply {
     pub(super) fn decode(mut body: Reader) -> Result<Self, ErrorCode> {
         let (kind, flags) = (body.u16()?, body.u16()?);
         body.skip(4)?;
-        fn all<T>(body: &mut Reader, decode: impl Fn(&mut Reader) -> Result<T, ErrorCode>) -> Result<Vec<T>, ErrorCode> {
-            let mut entries = Vec::new();
-            while !body.is_empty() {
-                entries.push(decode(body)?);
-            }
-            Ok(entries)
-        }
         let reply = match kind {
             DESC => MultipartBody::Desc(Box::new(Desc::decode(&mut body)?)),
             FLOW => MultipartBody::Flow(all(&mut body, FlowStats::decode)?),
             AGGREGATE => MultipartBody::Aggregate(Aggregate::decode(&mut body)?),
             TABLE => MultipartBody::Table(all(&mut body, TableStats::decode)?),
             PORT_STATS => MultipartBody::Port(all(&mut body, PortStats::decode)?),
-            QUEUE => MultipartBody::Queue,
-            GROUP => MultipartBody::Group,
-            GROUP_DESC => MultipartBody::GroupDesc,
-            GROUP_FEATURES => {
-                body.skip(GROUP_FEATURES_LENGTH)?;
-                MultipartBody::GroupFeatures
-            }
-            METER => MultipartBody::Meter,
-            METER_CONFIG => MultipartBody::MeterConfig,
-            METER_FEATURES => {
-                body.skip(METER_FEATURES_LENGTH)?;
-                MultipartBody::MeterFeatures
-            }
+            QUEUE => MultipartBody::Queue(all(&mut body, QueueStats::decode)?),
+            GROUP => MultipartBody::Group(all(&mut body, GroupStats::decode)?),
+            GROUP_DESC => MultipartBody::GroupDesc(all(&mut body, GroupDesc::decode)?),
+            GROUP_FEATURES => MultipartBody::GroupFeatures(GroupFeatures::decode(&mut body)?),
+            METER => MultipartBody::Meter(all(&mut body, MeterStats::decode)?),
+            METER_CONFIG => MultipartBody::MeterConfig(all(&mut body, MeterConfig::decode)?),
+            METER_FEATURES => MultipartBody::MeterFeatures(MeterFeatures::decode(&mut body)?),
             TABLE_FEATURES => MultipartBody::TableFeatures(all(&mut body, TableFeatures::decode)?),
             PORT_DESC => MultipartBody::PortDesc(all(&mut body, PortDesc::decode)?),
-            EXPERIMENTER => return Err(experimenter_error(body.u32()?)),
+            EXPERIMENTER => {
+                decode_experimenter(&mut body)?;
+                MultipartBody::FlowMonitor(all(&mut body, RuleUpdate::decode)?)
+            }
             _ => return Err(BadRequest::BadMultipart.into()),
         };
         body.finish()?;
         Ok(Self { body: reply, more: flags & MORE != 0 })
     }
 
+    fn kind(&self) -> u16 {
+        match self.body {
+            MultipartBody::Desc(_) => DESC,
+            MultipartBody::Flow(_) => FLOW,
+            MultipartBody::Aggregate(_) => AGGREGATE,
+            MultipartBody::Table(_) => TABLE,
+            MultipartBody::Port(_) => PORT_STATS,
+            MultipartBody::Queue(_) => QUEUE,
+            MultipartBody::Group(_) => GROUP,
+            MultipartBody::GroupDesc(_) => GROUP_DESC,
+            MultipartBody::GroupFeatures(_) => GROUP_FEATURES,
+            MultipartBody::Meter(_) => METER,
+            MultipartBody::MeterConfig(_) => METER_CONFIG,
+            MultipartBody::MeterFeatures(_) => METER_FEATURES,
+            MultipartBody::TableFeatures(_) => TABLE_FEATURES,
+            MultipartBody::PortDesc(_) => PORT_DESC,
+            MultipartBody::FlowMonitor(_) => EXPERIMENTER,
+        }
+    }
+
     /// Appends the reply as one message or several.
     pub(super) fn encode(&self, xid: u32, out: &mut Vec<u8>) {
-        let mut parts = Parts { start: out.len(), xid, kind: DESC, out };
+        let mut parts = Parts::new(out, head(MULTIPART_REPLY, xid, self.kind()));
         match &self.body {
-            MultipartBody::Desc(desc) => parts.of(DESC, [&**desc], |out, desc| desc.encode(out)),
-            MultipartBody::Flow(rules) => parts.of(FLOW, rules, |out, rule| rule.encode(out)),
-            MultipartBody::Aggregate(sums) => parts.of(AGGREGATE, [sums], |out, sums| sums.encode(out)),
-            MultipartBody::Table(tables) => parts.of(TABLE, tables, |out, table| table.encode(out)),
-            MultipartBody::Port(ports) => parts.of(PORT_STATS, ports, |out, port| port.encode(out)),
-            MultipartBody::Queue => parts.zeros(QUEUE, 0),
-            MultipartBody::Group => parts.zeros(GROUP, 0),
-            MultipartBody::GroupDesc => parts.zeros(GROUP_DESC, 0),
-            MultipartBody::GroupFeatures => parts.zeros(GROUP_FEATURES, GROUP_FEATURES_LENGTH),
-            MultipartBody::Meter => parts.zeros(METER, 0),
-            MultipartBody::MeterConfig => parts.zeros(METER_CONFIG, 0),
-            MultipartBody::MeterFeatures => parts.zeros(METER_FEATURES, METER_FEATURES_LENGTH),
-            MultipartBody::TableFeatures(tables) => parts.of(TABLE_FEATURES, tables, |out, table| table.encode(out)),
-            MultipartBody::PortDesc(ports) => parts.of(PORT_DESC, ports, |out, port| port.encode(out)),
+            MultipartBody::Desc(desc) => desc.encode(parts.out),
+            MultipartBody::Flow(rules) => parts.of(rules, |out, rule| rule.encode(out)),
+            MultipartBody::Aggregate(sums) => sums.encode(parts.out),
+            MultipartBody::Table(tables) => parts.of(tables, |out, table| table.encode(out)),
+            MultipartBody::Port(ports) => parts.of(ports, |out, port| port.encode(out)),
+            MultipartBody::Queue(queues) => parts.of(queues, |out, queue| queue.encode(out)),
+            MultipartBody::Group(groups) => parts.of(groups, |out, group| group.encode(out)),
+            MultipartBody::GroupDesc(groups) => parts.of(groups, |out, group| group.encode(out)),
+            MultipartBody::GroupFeatures(features) => features.encode(parts.out),
+            MultipartBody::Meter(meters) => parts.of(meters, |out, meter| meter.encode(out)),
+            MultipartBody::MeterConfig(meters) => parts.of(meters, |out, meter| meter.encode(out)),
+            MultipartBody::MeterFeatures(features) => features.encode(parts.out),
+            MultipartBody::TableFeatures(tables) => parts.of(tables, |out, table| table.encode(out)),
+            MultipartBody::PortDesc(ports) => parts.of(ports, |out, port| port.encode(out)),
+            MultipartBody::FlowMonitor(updates) => parts.of(updates, |out, update| update.encode(out)),
         }
         parts.finish(self.more);
     }
 }
 
-/// The messages of one reply; the last one is under way.
-struct Parts<'a> {
+/// What each of the messages of a request or reply begins with.
+fn head(message: u8, xid: u32, kind: u16) -> impl Fn(&mut Vec<u8>) -> usize {
+    move |out| {
+        let start = start_message(out, message, xid);
+        out.put_u16(kind);
+        out.put_zeros(6);
+        if kind == EXPERIMENTER {
+            out.put_u32(OXM_ONF);
+            out.put_u32(ONF_FLOW_MONITOR);
+        }
+        start
+    }
+}
+
+/// The messages of one request or reply; the last one is under way.
+pub(super) struct Parts<'a, B> {
     out: &'a mut Vec<u8>,
-    xid: u32,
-    kind: u16,
+    /// Appends all that stands in each message before its entries, and returns where it began.
+    begin: B,
     /// Where the message under way begins.
     start: usize,
 }
 
-impl Parts<'_> {
-    fn begin(&mut self) {
-        self.start = start_message(self.out, MULTIPART_REPLY, self.xid);
-        self.out.put_u16(self.kind);
-        self.out.put_zeros(6);
+impl<'a, B: Fn(&mut Vec<u8>) -> usize> Parts<'a, B> {
+    pub(super) fn new(out: &'a mut Vec<u8>, begin: B) -> Self {
+        Self { start: begin(out), out, begin }
     }
 
-    fn finish(&mut self, more: bool) {
+    /// Ends the last message. The flags are in the same place in all versions.
+    pub(super) fn finish(&mut self, more: bool) {
         let flags = if more { MORE } else { 0 };
         self.out[self.start + 10..self.start + 12].copy_from_slice(&flags.to_be_bytes());
         finish_message(self.out, self.start);
     }
 
     /// Appends the entries; one that would make a message too long begins the next.
-    fn of<T>(&mut self, kind: u16, entries: impl IntoIterator<Item = T>, put: impl Fn(&mut Vec<u8>, T)) {
-        self.kind = kind;
-        self.begin();
+    pub(super) fn of<T>(&mut self, entries: impl IntoIterator<Item = T>, put: impl Fn(&mut Vec<u8>, T)) {
         for entry in entries {
             let at = self.out.len();
             put(self.out, entry);
             if self.out.len() - self.start > usize::from(u16::MAX) {
                 let entry = self.out.split_off(at);
                 self.finish(true);
-                self.begin();
+                self.start = (self.begin)(self.out);
                 self.out.extend_from_slice(&entry);
             }
         }
-    }
-
-    fn zeros(&mut self, kind: u16, count: usize) {
-        self.kind = kind;
-        self.begin();
-        self.out.put_zeros(count);
     }
 }

@@ -29,7 +29,7 @@ const DESC_STRING: usize = 256;
 const SERIAL_NUMBER: usize = 32;
 
 impl Desc {
-    pub(super) fn decode(body: &mut Reader) -> Result<Self, ErrorCode> {
+    pub(in super::super) fn decode(body: &mut Reader) -> Result<Self, ErrorCode> {
         Ok(Self {
             manufacturer: body.text(DESC_STRING)?,
             hardware: body.text(DESC_STRING)?,
@@ -39,7 +39,7 @@ impl Desc {
         })
     }
 
-    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+    pub(in super::super) fn encode(&self, out: &mut Vec<u8>) {
         out.put_text(&self.manufacturer, DESC_STRING);
         out.put_text(&self.hardware, DESC_STRING);
         out.put_text(&self.software, DESC_STRING);
@@ -55,6 +55,10 @@ pub struct FlowStats {
     pub table: u8,
     /// How long it has been there.
     pub age: Age,
+    /// Seconds since the last frame, if known: only Nicira's extensions to OpenFlow 1.0 tell.
+    pub idle_age: Option<u16>,
+    /// The same since it was last changed.
+    pub change_age: Option<u16>,
     /// Its priority.
     pub priority: u16,
     /// Seconds.
@@ -87,7 +91,22 @@ impl FlowStats {
         let (cookie, frames, bytes) = (body.u64()?, body.u64()?, body.u64()?);
         let matching = decode_match(&mut body)?;
         let instructions = decode_instructions(body)?;
-        Ok(Self { table, age, priority, idle_timeout, hard_timeout, flags, cookie, frames, bytes, matching, instructions })
+        let (idle_age, change_age) = (None, None);
+        Ok(Self {
+            table,
+            age,
+            idle_age,
+            change_age,
+            priority,
+            idle_timeout,
+            hard_timeout,
+            flags,
+            cookie,
+            frames,
+            bytes,
+            matching,
+            instructions,
+        })
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
@@ -122,13 +141,13 @@ pub struct Aggregate {
 }
 
 impl Aggregate {
-    pub(super) fn decode(body: &mut Reader) -> Result<Self, ErrorCode> {
+    pub(in super::super) fn decode(body: &mut Reader) -> Result<Self, ErrorCode> {
         let sums = Self { frames: body.u64()?, bytes: body.u64()?, rules: body.u32()? };
         body.skip(4)?;
         Ok(sums)
     }
 
-    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+    pub(in super::super) fn encode(&self, out: &mut Vec<u8>) {
         out.put_u64(self.frames);
         out.put_u64(self.bytes);
         out.put_u32(self.rules);
@@ -198,6 +217,12 @@ impl PortStats {
     pub(super) fn decode(body: &mut Reader) -> Result<Self, ErrorCode> {
         let number = PortNo(body.u32()?);
         body.skip(4)?;
+        let counters = Self::decode_counters(number, body)?;
+        Ok(Self { age: Age::decode(body)?, ..counters })
+    }
+
+    /// Reads the counters, which are the same in all versions.
+    pub(in super::super) fn decode_counters(number: PortNo, body: &mut Reader) -> Result<Self, ErrorCode> {
         Ok(Self {
             number,
             rx_frames: body.u64()?,
@@ -210,18 +235,23 @@ impl PortStats {
             tx_errors: body.u64()?,
             rx_frame_overrun_crc: [body.u64()?, body.u64()?, body.u64()?],
             collisions: body.u64()?,
-            age: Age::decode(body)?,
+            age: Age::default(),
         })
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         out.put_u32(self.number.0);
         out.put_zeros(4);
+        self.put_counters(out);
+        self.age.encode(out);
+    }
+
+    /// Appends the counters.
+    pub(in super::super) fn put_counters(&self, out: &mut Vec<u8>) {
         let frames = [self.rx_frames, self.tx_frames, self.rx_bytes, self.tx_bytes];
         let failures = [self.rx_dropped, self.tx_dropped, self.rx_errors, self.tx_errors];
         for counter in [&frames[..], &failures, &self.rx_frame_overrun_crc, &[self.collisions]].concat() {
             out.put_u64(counter);
         }
-        self.age.encode(out);
     }
 }

@@ -1,6 +1,6 @@
 //! What `ovs-ofctl` reads in our messages.
 
-use super::round_trip::matches;
+use super::generate::matches;
 use super::*;
 use proptest::prelude::Strategy;
 use proptest::strategy::ValueTree;
@@ -28,7 +28,7 @@ pub fn print(stream: Vec<u8>) -> Option<String> {
 fn every_message_is_read_as_it_was_meant() {
     let mut stream = Vec::new();
     for (xid, message) in samples().iter().enumerate() {
-        encode(message, xid as u32, &mut stream);
+        encode(message, xid_for(message, xid as u32), &mut stream);
     }
     if let Some(text) = print(stream) {
         for (line, expected) in text.lines().zip(include_str!("ofctl.txt").lines()) {
