@@ -25,7 +25,7 @@ use crate::key::{self, FlowKey};
 use crate::port::{PortNo, RxQueue, Share};
 use crate::tables::instruction::OfActions;
 use crate::tables::{PortStripe, Tables};
-use crate::translate::{Continuation, Scratch, translate_actions};
+use crate::translate::{Continuation, RESUMES_MAX, Scratch, translate_actions};
 use inputs::Inputs;
 
 /// The frames that a queue must have for a breath to be deep.
@@ -440,7 +440,7 @@ impl Engine {
         }
         // What frames go on with may change the caches, and the verdict with them.
         let (actions, reason) = (verdict.actions.clone(), verdict.reason);
-        let mut resumer = Resumer { cache, stats, tables, now, bytes: batch.frame(slot).len() };
+        let mut resumer = Resumer { cache, stats, tables, now, bytes: batch.frame(slot).len(), left: RESUMES_MAX };
         execute(&actions[routed..], reason, slot, batch, outputs, &mut **controllers, &mut resumer)
     }
 
@@ -469,7 +469,7 @@ impl Engine {
         let Self { cache, stats, outputs, controllers, .. } = self;
         let in_port = batch.frame(slot).in_port;
         scratch.said.learned.iter().for_each(|rule| controllers.learn(in_port, rule));
-        let mut resumer = Resumer { cache, stats, tables, now, bytes: batch.frame(slot).len() };
+        let mut resumer = Resumer { cache, stats, tables, now, bytes: batch.frame(slot).len(), left: RESUMES_MAX };
         execute(&translation.actions, translation.reason, slot, batch, outputs, &mut **controllers, &mut resumer);
         self.transmit(batch, tables);
     }
@@ -483,6 +483,8 @@ struct Resumer<'a> {
     now: Nanos,
     /// The length of the frame when it came in, which is what rules count.
     bytes: usize,
+    /// How often more it, or a copy of it, may go on.
+    left: usize,
 }
 
 impl Resume for Resumer<'_> {
@@ -494,6 +496,8 @@ impl Resume for Resumer<'_> {
         outputs: &mut OutputSets,
         controllers: &mut dyn Controllers,
     ) -> Outcome {
+        let Some(left) = self.left.checked_sub(1) else { return Outcome::Dropped(DropReason::TooManyTables) };
+        self.left = left;
         let frame = batch.frame_mut(slot);
         let mut key = FlowKey::ZERO;
         if !key::extract_frame(frame, &mut key) {

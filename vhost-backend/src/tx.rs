@@ -11,7 +11,7 @@ use std::fs::File;
 use std::iter::once;
 
 use datapath::drops::TxDrop;
-use datapath::frame::{BATCH, Batch, Checksum, ETHERNET_HEADER, Frame, HEAD_MAX, Offload, Segmentation, SegmentationKind};
+use datapath::frame::{BATCH, Batch, Checksum, ETHERNET_HEADER, Frame, Offload, PUSHED_HEAD_MAX, Segmentation, SegmentationKind};
 use datapath::memory::{Segment, demote, prefetch_write};
 use datapath::port::Transmitted;
 use virtio_bindings::virtio_net::{
@@ -322,11 +322,11 @@ impl<'m> Filling<'m> {
         // The frame may have been changed since its headers were checked.
         let headers = Headers::of(frame.head(), &frame.offload).ok_or(TxDrop::Offload)?;
         let payload = frame.len().saturating_sub(headers.end).min(segmentation.size.into());
-        let packet = headers.end - headers.network + payload;
+        let packet = headers.end - network(frame).min(headers.network) + payload;
         if packet > self.accepts.mtu {
             return Err(TxDrop::TooLong);
         }
-        if self.accepts.segments(segmentation) {
+        if headers.plain && self.accepts.segments(segmentation) {
             return self.write_pieces(Header::passing_on(&frame.offload, headers.end), Pieces::of(batch, slot), frame.len());
         }
         if packet > usize::from(u16::MAX) || segmentation.size == 0 {
@@ -341,7 +341,7 @@ impl<'m> Filling<'m> {
 
     fn write_segments(&mut self, segmenter: &Segmenter, mut payload: Pieces<'_, '_>) -> Result<(), TxDrop> {
         let header = self.accepts.finished_header(&segmenter.offload());
-        let mut head = [0; HEAD_MAX];
+        let mut head = [0; PUSHED_HEAD_MAX];
         for index in 0..segmenter.count() {
             let len = segmenter.payload_len(index);
             let sum = (!self.accepts.checksum).then(|| payload.sum(len));
