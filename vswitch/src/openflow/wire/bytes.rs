@@ -50,6 +50,11 @@ impl<'a> Reader<'a> {
         self.take(count).map(|_| ())
     }
 
+    /// Passes over padding that must be zero.
+    pub fn zeros(&mut self, count: usize, not_zero: impl Into<ErrorCode>) -> Result<(), ErrorCode> {
+        if self.take(count)?.iter().all(|byte| *byte == 0) { Ok(()) } else { Err(not_zero.into()) }
+    }
+
     /// The next `N` bytes.
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], ErrorCode> {
         let (taken, rest) = self.rest.split_first_chunk().ok_or(self.bad_length)?;
