@@ -71,9 +71,10 @@ fn comes_back(dialect: Dialect, message: &Message) {
     for part in messages(&bytes) {
         let again = { dialect }.decode(part).unwrap_or_else(|error| panic!("{error}: {message:?}"));
         if part.len() == bytes.len() {
-            // OpenFlow 1.0 has several words for some things; in others, what is read is what was meant.
-            if dialect.version == 4 {
-                assert_eq!(format!("{again:?}"), format!("{message:?}"));
+            // OpenFlow 1.0 has several words for some things, and features of tables that are unknown are not told. Else, what is read is what was meant.
+            let meant = format!("{message:?}");
+            if dialect.version == 4 && !meant.contains("Unknown") {
+                assert_eq!(format!("{again:?}"), meant);
             }
             assert_eq!(encode(&again), bytes, "{again:?} of {message:?}");
         }

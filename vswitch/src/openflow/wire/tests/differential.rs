@@ -58,6 +58,7 @@ fn is_inconsistent(message: &Message, printed: &str) -> bool {
     let all = format!("{:?}", flow_mod.instructions);
     printed.contains("OFPBAC_MATCH_INCONSISTENT") && (!is_sensible(&flow_mod) || all.contains("Learn"))
         || printed.contains("OFPBIC_BAD_TABLE_ID") && flow_mod.instructions.goto.is_some_and(|goto| goto <= flow_mod.table)
+        || printed.contains("OFPBAC_BAD_SET_LEN") && all.contains("Learn") && all.contains("VlanVid")
         || printed.contains("OFPBAC_BAD_TAG") && all.matches("PushVlan").count() > 1
 }
 

@@ -84,7 +84,7 @@ fn field_value(field: Field, value: u128, mask: u128) -> String {
         // A port that Open vSwitch has no number for is none there.
         Format::Port if field == Field::InPort => port(PortNo(value as u32)).unwrap_or("ANY".into()),
         Format::Fragment if (value, mask) == (2, 3) => "<error>".into(),
-        Format::Port => widen(value as u32).to_string(),
+        Format::Port => port(widen(value as u32)).unwrap_or(value.to_string()),
         _ if field == Field::VlanVid && exact => value.to_string(),
         Format::Decimal if !exact => format!("{value}/{mask:#x}"),
         _ if field == Field::VlanVid => format!("{value}/{mask:#x}"),

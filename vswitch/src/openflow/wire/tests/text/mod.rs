@@ -449,6 +449,9 @@ fn packet_in(packet_in: &PacketIn) -> Result<(&'static str, String), Refusal> {
         PacketInFormat::Nicira => "NXT_PACKET_IN",
         PacketInFormat::Nicira2 => "NXT_PACKET_IN2",
     };
+    if packet_in.format == PacketInFormat::Nicira2 && usize::from(packet_in.total_len) < packet_in.data.len() {
+        return Err("OFPBRC_BAD_LEN");
+    }
     let mut text = String::new();
     if packet_in.table != 0 {
         _ = write!(text, "table_id={} ", packet_in.table);
