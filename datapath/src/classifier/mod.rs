@@ -15,7 +15,7 @@
 //!
 //! **Copy on write.** The workers look up in a snapshot while the control thread edits its draft. A classifier is a list of `Arc`'d subtables,
 //! a subtable keeps its rules in small `Arc`'d [shards]: a clone copies lists of pointers, and the first edit afterwards copies the one shard that it
-//! changes, a dozen rules. So does the next edit, of another shard: an edit after a publication costs the same in a table of a thousand rules and of a
+//! changes, a few rules. So does the next edit, of another shard: an edit after a publication costs the same in a table of a thousand rules and of a
 //! million.
 //!
 //! **Memory.** A rule's match is stored once, as the words that its mask occupies ([`CompactMatch`]); the mask is shared by the subtable's

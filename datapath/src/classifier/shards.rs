@@ -11,8 +11,12 @@
 
 use std::sync::Arc;
 
-/// The entries of a shard, on average, before another is added.
-const SHARD: usize = 12;
+use smallvec::{SmallVec, smallvec};
+
+/// The entries of a shard, on average, before another is added: hardly any shard has so many that they don't fit into [`PLACES`].
+const SHARD: usize = 6;
+/// The places of a shard that need no memory of their own, so that a shard is copied with one allocation.
+const PLACES: usize = 16;
 /// The shards of a group.
 const GROUP: usize = 64;
 
@@ -31,8 +35,8 @@ pub struct Shards<V> {
 #[derive(Clone, Debug)]
 struct Shard<V> {
     /// The hash of the value in each place; zero if there is none. Empty or a power of two in length.
-    hashes: Box<[u32]>,
-    values: Box<[Option<V>]>,
+    hashes: SmallVec<[u32; PLACES]>,
+    values: SmallVec<[Option<V>; PLACES]>,
     len: usize,
 }
 
@@ -130,9 +134,7 @@ impl<V: Clone> Shards<V> {
         self.ones = self.count.next_power_of_two() - 1;
         if number > 0 {
             let old = self.shard_mut(number - (1 << number.ilog2()));
-            let places = old.hashes.len() / 2;
-            let old = std::mem::replace(old, Shard::with_places(places));
-            *self.shard_mut(number) = Shard::with_places(places);
+            let old = std::mem::take(old);
             for (hash, value) in old.hashes.into_iter().zip(old.values) {
                 if let Some(value) = value {
                     let number = self.number(hash);
@@ -164,14 +166,14 @@ pub(super) fn nonzero(hash: u32) -> u32 {
 
 impl<V> Default for Shard<V> {
     fn default() -> Self {
-        Self { hashes: Box::default(), values: Box::default(), len: 0 }
+        Self { hashes: SmallVec::new(), values: SmallVec::new(), len: 0 }
     }
 }
 
 impl<V> Shard<V> {
     /// Without values, but with this many places: none, or a power of two.
     fn with_places(places: usize) -> Self {
-        Self { hashes: vec![0; places].into(), values: std::iter::repeat_with(|| None).take(places).collect(), len: 0 }
+        Self { hashes: smallvec![0; places], values: std::iter::repeat_with(|| None).take(places).collect(), len: 0 }
     }
 
     /// The place where the search for a hash starts. The low bits of the hash chose the shard, so these are others.
@@ -183,21 +185,22 @@ impl<V> Shard<V> {
     #[inline]
     fn place<'a>(&'a self, hash: u32, mut is: impl FnMut(&'a V) -> bool) -> Option<usize> {
         let hash = nonzero(hash);
-        let ones = self.hashes.len().checked_sub(1)?;
+        let hashes = &self.hashes[..];
+        let ones = hashes.len().checked_sub(1)?;
         let mut place = self.start(hash);
         // A quarter of the places is free, so the search ends.
-        while self.hashes[place] != 0 {
-            if self.hashes[place] == hash && self.values[place].as_ref().is_some_and(&mut is) {
-                return Some(place);
+        while hashes[place & ones] != 0 {
+            if hashes[place & ones] == hash && self.values[place & ones].as_ref().is_some_and(&mut is) {
+                return Some(place & ones);
             }
-            place = (place + 1) & ones;
+            place += 1;
         }
         None
     }
 
     fn insert(&mut self, hash: u32, value: V) {
         if (self.len + 1) * 4 > self.hashes.len() * 3 {
-            let places = (self.hashes.len() * 2).max(2);
+            let places = (self.hashes.len() * 2).max(PLACES);
             let old = std::mem::replace(self, Self::with_places(places));
             for (hash, value) in old.hashes.into_iter().zip(old.values) {
                 if let Some(value) = value {
@@ -288,7 +291,7 @@ mod tests {
             shards.insert(hashes(i), Arc::new(i));
         }
         let longest = shards.shards().map(|shard| shard.len).max().unwrap_or(0);
-        assert!(shards.groups.len() < 150 && longest < 50, "{} groups, the longest shard {longest}", shards.groups.len());
+        assert!(shards.groups.len() < 300 && longest < 30, "{} groups, the longest shard {longest}", shards.groups.len());
         let published = shards.clone();
         shards.remove(hashes(7), |value| **value == 7).expect("it is there");
         let copied = shards.groups.iter().zip(&published.groups).filter(|(a, b)| !Arc::ptr_eq(a, b)).count();
