@@ -65,6 +65,11 @@ impl Header {
         self.flags & NEEDS_CSUM == 0 && self.gso_type == GSO_NONE
     }
 
+    /// Whether it calls the checksum verified; to be asked only of a header that a device wrote, such as the kernel's tap.
+    pub fn is_valid(&self) -> bool {
+        self.flags & DATA_VALID != 0
+    }
+
     /// What is left to be done on a frame of `len` bytes that begins with `head`. `None` if that contradicts the frame.
     pub fn offload(&self, head: &[u8], len: usize) -> Option<Offload> {
         let mut offload = Offload::default();

@@ -170,8 +170,6 @@ fn port_text(port: &PortDetails) -> String {
         ("name", summary.name.clone()),
         ("OpenFlow port", summary.ofport.to_string()),
         ("kind", summary.kind.clone()),
-        ("socket", format!("{} ({})", port.socket, port.role)),
-        ("connected", if port.connected { "yes" } else { "no" }.to_owned()),
         ("link", summary.link.clone()),
         ("queues", port.queues.to_string()),
         ("MTU", port.mtu.map_or_else(|| "not given".to_owned(), |mtu| mtu.to_string())),
@@ -182,6 +180,16 @@ fn port_text(port: &PortDetails) -> String {
         ("  to controllers", format!("{} frames", port.to_controller)),
         ("tx", format!("{} frames, {} bytes", summary.tx_frames, summary.tx_bytes)),
     ];
+    let attached = match (&port.socket, &port.role, &port.device) {
+        (Some(socket), Some(role), _) => ("socket", format!("{socket} ({role})"), "connected"),
+        (_, _, Some(device)) => ("device", device.clone(), "open"),
+        _ => ("device", "-".to_owned(), "open"),
+    };
+    rows.insert(3, (attached.2, if port.connected { "yes" } else { "no" }.to_owned()));
+    rows.insert(3, (attached.0, attached.1));
+    rows.extend(summary.link_speed.map(|speed| ("link speed", format!("{speed} Mbit/s"))));
+    rows.extend(summary.link_mtu.map(|mtu| ("link MTU", mtu.to_string())));
+    rows.extend(summary.error.clone().map(|error| ("error", error)));
     rows.extend(summary.drops.iter().map(|(reason, frames)| ("dropped", format!("{frames} frames, {reason}"))));
     rows.into_iter().map(|(what, value)| format!("{what:<17}{value}\n")).collect()
 }

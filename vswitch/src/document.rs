@@ -68,6 +68,15 @@ pub struct PortSummary {
     pub kind: String,
     /// `up` or `down`.
     pub link: String,
+    /// How fast the link is, in Mbit/s, if that means anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link_speed: Option<u32>,
+    /// The most bytes behind the Ethernet header of a frame, where the kernel says it: for ports over network devices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link_mtu: Option<u16>,
+    /// Why its device can't be had, if it can't.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
     /// Frames that the switch received from it, whatever became of them.
     pub rx_frames: u64,
     /// Their bytes.
@@ -86,13 +95,18 @@ pub struct PortDetails {
     /// What a list says of it.
     #[serde(flatten)]
     pub summary: PortSummary,
-    /// Its socket.
-    pub socket: String,
-    /// `server` if the switch listens, `client` if it connects.
-    pub role: String,
-    /// Whether a front end is connected.
+    /// A guest's socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<String>,
+    /// `server` if the switch listens on it, `client` if it connects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// The network device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// Whether a front end is connected, or the device is open.
     pub connected: bool,
-    /// Queue pairs that the guest may use.
+    /// Queue pairs that the guest may use, or the queues of the device.
     pub queues: u16,
     /// The MTU that the operator gave.
     pub mtu: Option<u16>,

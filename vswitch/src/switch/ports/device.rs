@@ -1,0 +1,132 @@
+//! A port over a network device: the port stays, with its queues and counters, while the device comes and goes.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use datapath::Nanos;
+use datapath::port::{Output, PortNo, RxQueue};
+
+use super::{Kicks, RETRY_FIRST, Retry};
+use crate::config::Device;
+use crate::uplink::{Mtu, Opened, Queues};
+
+/// See the module.
+pub struct DevicePort {
+    no: PortNo,
+    device: Device,
+    queues: Arc<Queues>,
+    kicks: Vec<Kicks>,
+    mtu: Mtu,
+    open: Option<Open>,
+    /// Why it is not open.
+    error: Option<String>,
+    pub(super) retry: Retry,
+}
+
+/// An open device.
+struct Open {
+    /// Its number in the kernel.
+    index: u32,
+    /// What workers wait for, one for each queue.
+    kicks: Vec<Arc<OwnedFd>>,
+}
+
+impl DevicePort {
+    /// A port whose device is yet to be opened.
+    pub fn new(no: PortNo, device: &Device) -> Self {
+        let costly = matches!(device, Device::Tap(_));
+        Self {
+            no,
+            device: device.clone(),
+            queues: Queues::new(device.queues(), costly),
+            kicks: Vec::new(),
+            mtu: Mtu::default(),
+            open: None,
+            error: None,
+            retry: Retry::default(),
+        }
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Its number in the kernel, while it is open.
+    pub fn index(&self) -> Option<u32> {
+        self.open.as_ref().map(|open| open.index)
+    }
+
+    /// Why it is not open.
+    pub fn error(&self) -> Option<&str> {
+        self.error.as_deref()
+    }
+
+    /// Where frames go.
+    pub fn output(&self) -> Arc<dyn Output> {
+        self.queues.clone()
+    }
+
+    /// The queues that workers are to serve; to be asked for once.
+    pub fn rx_queues(&self) -> Vec<Box<dyn RxQueue>> {
+        self.queues.rx_queues()
+    }
+
+    /// Says whom the kicks of each queue wake.
+    pub fn set_kicks(&mut self, kicks: Vec<Kicks>) {
+        self.kicks = kicks;
+    }
+
+    /// Takes a device that was opened into service.
+    pub fn attach(&mut self, opened: &Opened, descriptors: Vec<OwnedFd>) -> Result<(), String> {
+        self.detach();
+        let queues = opened.serve(descriptors, self.no, &self.mtu)?;
+        let mut kicks = Vec::with_capacity(queues.len());
+        for (index, queue) in queues.into_iter().enumerate() {
+            kicks.push(queue.kick.clone());
+            self.queues.put(index, queue);
+        }
+        self.open = Some(Open { index: opened.index, kicks });
+        let open = self.open.iter().flat_map(|open| &open.kicks);
+        let waited: Result<(), _> = open.zip(&self.kicks).try_for_each(|(kick, worker)| worker.add(Some(kick)));
+        if let Err(error) = waited {
+            self.detach();
+            return Err(format!("{} {}: its frames can't be waited for: {error}", self.device.word(), self.device.name()));
+        }
+        self.error = None;
+        Ok(())
+    }
+
+    /// The device can't be opened, or is gone; it is tried again after `pause`. True if that is news.
+    pub fn failed(&mut self, error: String, pause: Nanos, now: Nanos) -> bool {
+        self.detach();
+        self.retry.failed(pause, now);
+        let same = self.error.as_ref() == Some(&error);
+        self.error = Some(error);
+        !same
+    }
+
+    /// The device is gone.
+    pub fn gone(&mut self, now: Nanos) {
+        let error = format!("{} {}: the device is gone", self.device.word(), self.device.name());
+        self.failed(error, RETRY_FIRST, now);
+    }
+
+    /// Says how long a packet the device takes.
+    pub fn set_mtu(&self, mtu: u32) {
+        self.mtu.set(mtu);
+    }
+
+    /// Lets go of the device, for good.
+    pub fn close(&mut self) {
+        self.detach();
+        self.retry = Retry::default();
+    }
+
+    fn detach(&mut self) {
+        if let Some(open) = self.open.take() {
+            open.kicks.iter().zip(&self.kicks).for_each(|(kick, worker)| worker.remove(Some(kick)));
+            self.queues.clear();
+        }
+    }
+}
