@@ -100,14 +100,7 @@ fn for_a_person(request: &Request, document: Value) -> Result<String, CtlError> 
             format!("port {} added with OpenFlow port number {}", port.summary.name, port.summary.ofport)
         }
         Request::PortDel { .. } => format!("port {} deleted", parse::<PortDetails>(document)?.summary.name),
-        Request::PortList => table(
-            &["NAME", "OFPORT", "KIND", "LINK", "RX FRAMES", "RX BYTES", "TX FRAMES", "TX BYTES", "DROPS"],
-            parse::<Vec<PortSummary>>(document)?.into_iter().map(|port| {
-                let drops: u64 = port.drops.values().sum();
-                let numbers = [port.rx_frames, port.rx_bytes, port.tx_frames, port.tx_bytes, drops].map(|number| number.to_string());
-                [vec![port.name, port.ofport.to_string(), port.kind, port.link], numbers.into()].concat()
-            }),
-        ),
+        Request::PortList => port_table(parse(document)?),
         Request::PortShow { .. } => port_text(&parse(document)?),
         Request::Flows { .. } => table(
             &["WORKER", "FRAMES", "BYTES", "AGE", "MATCH", "ACTIONS"],
@@ -162,6 +155,19 @@ fn connection_row(connection: Connection) -> Vec<String> {
     let seconds = connection.connected_s.map(|seconds| seconds.to_string());
     let words = [Some(connection.target), connection.peer, Some(state), connection.version, connection.role, seconds].map(or_dash);
     [words.into(), numbers.iter().map(u64::to_string).collect(), vec![or_dash(connection.last_error)]].concat()
+}
+
+fn port_table(ports: Vec<PortSummary>) -> String {
+    let mut heads = vec!["NAME", "OFPORT", "KIND", "LINK", "RX FRAMES", "RX BYTES", "TX FRAMES", "TX BYTES", "DROPS"];
+    let any_fails = ports.iter().any(|port| port.error.is_some());
+    heads.extend(any_fails.then_some("ERROR"));
+    let row = |port: PortSummary| {
+        let drops: u64 = port.drops.values().sum();
+        let numbers = [port.rx_frames, port.rx_bytes, port.tx_frames, port.tx_bytes, drops].map(|number| number.to_string());
+        let error = any_fails.then(|| port.error.unwrap_or_default());
+        [vec![port.name, port.ofport.to_string(), port.kind, port.link], numbers.into(), error.into_iter().collect()].concat()
+    };
+    table(&heads, ports.into_iter().map(row))
 }
 
 fn port_text(port: &PortDetails) -> String {

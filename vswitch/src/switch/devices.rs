@@ -4,8 +4,9 @@ use datapath::Nanos;
 use datapath::port::PortNo;
 use tracing::{error, info, warn};
 
-use super::ports::SwitchPort;
+use super::ports::{DevicePort, SwitchPort};
 use super::{Switch, clock, link};
+use crate::config::Device;
 use crate::event::{Interest, Kind, Token};
 use crate::launcher::channel::Request;
 use crate::uplink::links::{Link, LinkNews, Links};
@@ -62,7 +63,12 @@ impl Switch {
         for news in news {
             match news {
                 LinkNews::Is(link) => self.on_link(&link),
-                LinkNews::Gone(index) => self.on_device_gone(index),
+                LinkNews::Gone(index) => {
+                    if let Some((no, _)) = self.port_over(index) {
+                        self.on_device_gone(no);
+                    }
+                }
+                LinkNews::Moved(index) => self.on_device_moved(index),
                 LinkNews::Missed => {
                     let open: Vec<_> = self.ports.values_mut().filter_map(|port| port.device()?.index()).collect();
                     for index in open {
@@ -88,15 +94,35 @@ impl Switch {
         }
     }
 
-    fn on_device_gone(&mut self, index: u32) {
-        let Some((no, port)) = self.port_over(index) else { return };
+    fn on_device_gone(&mut self, no: PortNo) {
+        let Some(port) = self.ports.get_mut(&no).and_then(SwitchPort::device) else { return };
         port.gone(clock::now());
         let error = port.error().unwrap_or_default().to_owned();
         error!(port = self.name_of(no), "{error}");
-        self.set_link(no, false);
+        let mtu = self.agent.tables().ports().get(no).map_or(0, |port| port.mtu);
+        if let Err(error) = self.agent.set_device(no, false, mtu, None) {
+            warn!("{error}");
+        }
     }
 
-    fn port_over(&mut self, index: u32) -> Option<(PortNo, &mut super::ports::DevicePort)> {
+    /// A tap in another network namespace still carries frames: it is how a container gets a leg. Other devices lose what was attached to them.
+    fn on_device_moved(&mut self, index: u32) {
+        let Some((no, port)) = self.port_over(index) else { return };
+        if !matches!(port.device(), Device::Tap(_)) {
+            return self.on_device_gone(no);
+        }
+        port.moved();
+        info!(port = self.name_of(no), "the tap has moved to another network namespace: its link is not seen there, and is taken to be up");
+        self.set_link(no, true);
+    }
+
+    /// Looks after the devices that nothing is heard from.
+    pub(super) fn look_after_devices(&mut self) {
+        let dead: Vec<_> = self.ports.iter_mut().filter_map(|(no, port)| port.device()?.is_dead().then_some(*no)).collect();
+        dead.into_iter().for_each(|no| self.on_device_gone(no));
+    }
+
+    fn port_over(&mut self, index: u32) -> Option<(PortNo, &mut DevicePort)> {
         self.ports.iter_mut().filter_map(|(no, port)| Some((*no, port.device()?))).find(|(_, port)| port.index() == Some(index))
     }
 }

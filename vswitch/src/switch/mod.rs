@@ -368,6 +368,7 @@ impl Switch {
         self.connect_controllers(now);
         if now >= self.next_tick {
             self.next_tick = now + TICK;
+            self.look_after_devices();
             self.agent.tick(&mut self.forwarding, now);
             self.agent.tables().macs().expire(now, DEFAULT_AGE);
             log::report_suppressed();

@@ -22,6 +22,7 @@ const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_NEW_NETNSID: u16 = 45;
 /// More than any message about one device: they have up to some kilobytes.
 const MESSAGE_MAX: usize = 64 * 1024;
 
@@ -38,6 +39,8 @@ pub enum LinkNews {
     Is(Link),
     /// The device with this number is not there.
     Gone(u32),
+    /// The device with this number has moved to another network namespace, from where nothing is heard.
+    Moved(u32),
     /// Something was missed: ask about every device that matters.
     Missed,
 }
@@ -130,7 +133,8 @@ fn one(message: &NetlinkBuffer<&&[u8]>) -> Option<LinkNews> {
                 return None;
             }
             if message.message_type() == RTM_DELLINK {
-                return Some(LinkNews::Gone(index));
+                let moved = link.attributes().any(|attribute| attribute.is_ok_and(|attribute| attribute.kind() == IFLA_NEW_NETNSID));
+                return Some(if moved { LinkNews::Moved(index) } else { LinkNews::Gone(index) });
             }
             let flags = LinkFlags::from_bits_retain(link.flags());
             let (mut name, mut mtu) = (None, 0);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use datapath::Nanos;
 use datapath::port::{Output, PortNo, RxQueue};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{Kicks, RETRY_FIRST, Retry};
 use crate::config::Device;
@@ -25,8 +26,8 @@ pub struct DevicePort {
 
 /// An open device.
 struct Open {
-    /// Its number in the kernel.
-    index: u32,
+    /// Its number in the kernel, unless it has moved to another network namespace.
+    index: Option<u32>,
     /// What workers wait for, one for each queue.
     kicks: Vec<Arc<OwnedFd>>,
 }
@@ -52,9 +53,14 @@ impl DevicePort {
         &self.device
     }
 
-    /// Its number in the kernel, while it is open.
+    /// Whether it is open.
+    pub fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Its number in the kernel, while it is open and can be seen.
     pub fn index(&self) -> Option<u32> {
-        self.open.as_ref().map(|open| open.index)
+        self.open.as_ref()?.index
     }
 
     /// Why it is not open.
@@ -86,7 +92,7 @@ impl DevicePort {
             kicks.push(queue.kick.clone());
             self.queues.put(index, queue);
         }
-        self.open = Some(Open { index: opened.index, kicks });
+        self.open = Some(Open { index: Some(opened.index), kicks });
         let open = self.open.iter().flat_map(|open| &open.kicks);
         let waited: Result<(), _> = open.zip(&self.kicks).try_for_each(|(kick, worker)| worker.add(Some(kick)));
         if let Err(error) = waited {
@@ -110,6 +116,21 @@ impl DevicePort {
     pub fn gone(&mut self, now: Nanos) {
         let error = format!("{} {}: the device is gone", self.device.word(), self.device.name());
         self.failed(error, RETRY_FIRST, now);
+    }
+
+    /// It has moved to another network namespace, where it has another number and nothing is heard of it.
+    pub fn moved(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.index = None;
+        }
+    }
+
+    /// Whether it has gone where nothing was heard of it.
+    pub fn is_dead(&self) -> bool {
+        let Some(Open { index: None, kicks }) = &self.open else { return false };
+        let mut fds: Vec<_> = kicks.iter().map(|kick| PollFd::new(kick, PollFlags::empty())).collect();
+        // Errors are reported without being asked for.
+        poll(&mut fds, Some(&Timespec::default())).is_ok() && fds.iter().any(|fd| fd.revents().contains(PollFlags::ERR))
     }
 
     /// Says how long a packet the device takes.

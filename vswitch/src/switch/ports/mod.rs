@@ -80,7 +80,7 @@ impl SwitchPort {
     pub fn is_connected(&self) -> bool {
         match self {
             Self::VhostUser(port) => port.is_connected(),
-            Self::Device(port) => port.index().is_some(),
+            Self::Device(port) => port.is_open(),
         }
     }
 
