@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::namespace::{Namespace, transfer};
 use crate::target;
 
-/// A lab that is up, and goes down when it is dropped. Hosts are `a` and `b`, with the ends `a1` to `a3` and `b1` to `b3`.
+/// A lab that is up, and goes down when it is dropped. Hosts are `a` and `b`, with the ends `a1`, `a2`, `b1` and `b2`.
 #[derive(Debug)]
 pub struct Lab {
     name: String,

@@ -138,7 +138,7 @@ fn run(dir: &TempDir, command: &[String]) -> Process {
     let mut process = Process::start(dir.path(), "vswitch", &command[0], &command[1..]);
     until(PATIENCE, "the switch is ready", || {
         if let Some(status) = process.exited() {
-            panic!("the switch ended with {status} before it was ready");
+            panic!("the switch ended with {status} before it was ready: {}", process.stderr());
         }
         process.stdout().lines().any(|line| line == "ready").then_some(())
     });

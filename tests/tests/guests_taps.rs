@@ -72,11 +72,9 @@ fn a_host_is_in_the_vlan_that_its_tap_is_in() {
     host.address("host0", "10.0.0.2/24");
     assert!(!host.pings("10.0.0.1"), "VLANs 10 and 20 are apart");
     switch.ctl(&["port", "del", "host"]);
-    switch.ctl(&["port", "add", "host=tap:host0,trunk=10"]);
-    host.run("ip", &["link", "add", "link", "host0", "name", "v10", "type", "vlan", "id", "10"]);
-    host.run("ip", &["link", "set", "v10", "up"]);
-    host.address("v10", "10.0.0.2/24");
-    host.address("v10", "fd00::2/64");
+    switch.ctl(&["port", "add", "host=tap:host0,vlan=10"]);
+    host.address("host0", "10.0.0.2/24");
+    host.address("host0", "fd00::2/64");
     until(PATIENCE, "the host hears the guest", || host.pings("10.0.0.1").then_some(()));
     exchange(&mut guest, &host, 4);
 }
