@@ -12,6 +12,7 @@ use crate::config::{Config, ConfigError, ConfigFile, FileError, Host, RunDir};
 use crate::document::{Answer, Connection, Drops, Flow, PortDetails, PortSummary, Request, Worker};
 use crate::launcher::open_tls_file;
 use crate::openflow::tls::{Tls, TlsError};
+use crate::uplink::afxdp::Account;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -195,9 +196,23 @@ fn port_text(port: &PortDetails) -> String {
     rows.insert(3, (attached.0, attached.1));
     rows.extend(summary.link_speed.map(|speed| ("link speed", format!("{speed} Mbit/s"))));
     rows.extend(summary.link_mtu.map(|mtu| ("link MTU", mtu.to_string())));
+    if let Some(af_xdp) = &port.af_xdp {
+        let copies = if af_xdp.zero_copy { "zero-copy" } else { "copying" };
+        rows.push(("AF_XDP", format!("{}, {copies}", af_xdp.mode)));
+        for (number, queue) in af_xdp.queues.iter().enumerate() {
+            rows.push(("  rx chunks", format!("{}, queue {number}", chunks_text(&queue.rx))));
+            rows.push(("  tx chunks", format!("{}, queue {number}", chunks_text(&queue.tx))));
+            rows.push(("  dropped", format!("{} frames by the kernel, queue {number}", queue.dropped_by_kernel)));
+        }
+    }
     rows.extend(summary.error.clone().map(|error| ("error", error)));
     rows.extend(summary.drops.iter().map(|(reason, frames)| ("dropped", format!("{frames} frames, {reason}"))));
     rows.into_iter().map(|(what, value)| format!("{what:<17}{value}\n")).collect()
+}
+
+fn chunks_text(account: &Account) -> String {
+    let Account { chunks, ours, to_kernel, in_kernel, from_kernel, lost } = account;
+    format!("{chunks}: {ours} free, {to_kernel} to, {in_kernel} in and {from_kernel} from the kernel, {lost} lost")
 }
 
 fn parse<T: DeserializeOwned>(document: Value) -> Result<T, CtlError> {

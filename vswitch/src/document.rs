@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::uplink::afxdp::Account;
+
 /// A request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "request", deny_unknown_fields)]
@@ -104,6 +106,9 @@ pub struct PortDetails {
     /// The network device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
+    /// How frames are taken from the device, if by AF_XDP, and while it is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub af_xdp: Option<AfXdp>,
     /// Whether a front end is connected, or the device is open.
     pub connected: bool,
     /// Queue pairs that the guest may use, or the queues of the device.
@@ -118,6 +123,28 @@ pub struct PortDetails {
     pub forwarded: u64,
     /// Of the frames received, those given to a controller only.
     pub to_controller: u64,
+}
+
+/// How frames are taken from a device by AF_XDP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AfXdp {
+    /// `native` or `generic`.
+    pub mode: String,
+    /// Whether the device itself writes to the switch's memory.
+    pub zero_copy: bool,
+    /// Its queues.
+    pub queues: Vec<AfXdpQueue>,
+}
+
+/// A queue of such a device, and where the chunks of memory are that its frames lie in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AfXdpQueue {
+    /// Those for receiving.
+    pub rx: Account,
+    /// Those for transmitting.
+    pub tx: Account,
+    /// Frames that came for the queue, and were dropped by the kernel before the switch saw them: it had no chunk or no room in the ring for them.
+    pub dropped_by_kernel: u64,
 }
 
 /// A cached flow.

@@ -56,6 +56,8 @@ pub struct AfXdp {
     pub zero_copy: ZeroCopy,
     /// Which of the frames that come in are the switch's.
     pub steal: Steal,
+    /// Whether workers that look for frames drive the device, rather than its interrupts.
+    pub busy_poll: bool,
     /// The MTU that the device is given, in bytes; as it is, if none is given.
     pub mtu: Option<u16>,
 }
@@ -67,7 +69,7 @@ pub enum Steal {
     All,
     /// None: the switch only sends.
     None,
-    /// Those for this address, and those for groups, which go to both where the kernel allows.
+    /// Those for this address. Those for groups, broadcasts among them, are the host's.
     Address([u8; 6]),
 }
 
@@ -117,9 +119,8 @@ impl AfXdp {
     /// The port over this device.
     pub(super) fn parse<'a>(device: &str, options: impl Iterator<Item = &'a str>) -> Result<PortSpec, SpecError> {
         let device = DeviceName::parse(device, "af-xdp:DEVICE")?;
-        let (mut mode, mut zero_copy, mut steal) = (None, None, None);
-        let known =
-            "queues=N, mode=native|generic, zero-copy=auto|on|off, steal=all|none|mac=ADDRESS, mtu=N, vlan=N, trunk=A-B and ofport=N";
+        let (mut mode, mut zero_copy, mut steal, mut busy_poll) = (None, None, None, None);
+        let known = "queues=N, mode=native|generic, zero-copy=auto|on|off, steal=all|none|mac=ADDRESS, busy-poll, mtu=N, vlan=N, trunk=A-B and ofport=N";
         let common = Common::parse(options, Self::WORD, known, |word, value| {
             match (word, value) {
                 ("mode", Some(value)) => {
@@ -130,6 +131,7 @@ impl AfXdp {
                     let word = value.parse().map_err(|source| SpecError::UnknownWord { option: "zero-copy", source })?;
                     once("zero-copy", &mut zero_copy, word)?;
                 }
+                ("busy-poll", None) => once("busy-poll", &mut busy_poll, ())?,
                 ("steal", Some(value)) => once("steal", &mut steal, value.parse()?)?,
                 _ => return Ok(false),
             }
@@ -138,7 +140,15 @@ impl AfXdp {
         let (queues, mtu) = (common.queues(), common.mtu);
         let zero_copy = zero_copy.unwrap_or(ZeroCopy::Auto);
         let (mode, steal) = (mode.unwrap_or(XdpMode::Native), steal.unwrap_or(Steal::All));
-        Ok(common.spec(PortKind::Device(Device::AfXdp(Self { device, queues, mode, zero_copy, steal, mtu }))))
+        Ok(common.spec(PortKind::Device(Device::AfXdp(Self {
+            device,
+            queues,
+            mode,
+            zero_copy,
+            steal,
+            busy_poll: busy_poll.is_some(),
+            mtu,
+        }))))
     }
 }
 

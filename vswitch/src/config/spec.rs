@@ -323,15 +323,16 @@ mod tests {
             device: "eth0".parse().expect("a device's name"),
             queues: 1,
             mode: XdpMode::Native,
+            busy_poll: false,
             zero_copy: ZeroCopy::Auto,
             steal: Steal::All,
             mtu: None,
         };
         assert_eq!(kind("af-xdp:eth0"), PortKind::Device(Device::AfXdp(plain.clone())));
         let steal = Steal::Address([2, 0, 0, 0, 0, 0xab]);
-        let all = AfXdp { queues: 2, mode: XdpMode::Generic, zero_copy: ZeroCopy::Off, steal, mtu: Some(1400), ..plain };
+        let all = AfXdp { queues: 2, mode: XdpMode::Generic, zero_copy: ZeroCopy::Off, steal, busy_poll: true, mtu: Some(1400), ..plain };
         assert_eq!(
-            kind("af-xdp:eth0,queues=2,mode=generic,zero-copy=off,steal=mac=02:00:00:00:00:aB,mtu=1400,trunk=1-9,ofport=3"),
+            kind("af-xdp:eth0,queues=2,mode=generic,zero-copy=off,steal=mac=02:00:00:00:00:aB,busy-poll,mtu=1400,trunk=1-9,ofport=3"),
             PortKind::Device(Device::AfXdp(all))
         );
         assert_eq!(parse_port("a=tap:t,ofport=local").expect("valid").1.ofport, Some(PortNo::LOCAL));

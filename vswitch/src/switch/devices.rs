@@ -33,13 +33,14 @@ impl Switch {
         let attached = answered.and_then(|given| {
             let opened = given.device.ok_or("the launcher did not say what it opened")?;
             port.attach(&opened, given.descriptors)?;
-            Ok(opened.index)
+            Ok(opened)
         });
         match attached {
-            Ok(index) => {
+            Ok(opened) => {
                 info!(port = self.name_of(no), "the device is open");
+                opened.notes().iter().for_each(|note| info!(port = self.name_of(no), "the device: {note}"));
                 // Its answer says whether the link is up.
-                if let Some(Err(error)) = self.links.as_ref().map(|links| links.ask(index)) {
+                if let Some(Err(error)) = self.links.as_ref().map(|links| links.ask(opened.index)) {
                     warn!(port = self.name_of(no), "the kernel can't be asked about the device: {error}");
                 }
                 Ok(())
@@ -83,7 +84,7 @@ impl Switch {
 
     fn on_link(&mut self, link: &Link) {
         let Some((no, port)) = self.port_over(link.index) else { return };
-        port.set_mtu(link.mtu);
+        port.set_link(link.up, link.mtu);
         let speed = link.name.as_ref().and_then(|name| self.links.as_ref()?.speed(name));
         let mtu = u16::try_from(link.mtu).unwrap_or(u16::MAX);
         let was = self.agent.tables().ports().get(no).map(|port| port.link_up);

@@ -14,9 +14,10 @@ use super::openflow::{Controller, SECOND, State};
 use super::ports::SwitchPort;
 use super::worker::WorkerThread;
 use super::{Switch, clock};
-use crate::config::{Name, PortConfig, PortKind, Role, VlanSpec};
-use crate::document::{self, Drops, PortDetails, PortSummary};
+use crate::config::{Name, PortConfig, PortKind, Role, VlanSpec, XdpMode};
+use crate::document::{self, AfXdp, AfXdpQueue, Drops, PortDetails, PortSummary};
 use crate::openflow::agent::{ConnectionId, Origin, Phase, Role as OpenFlowRole, Status};
+use crate::uplink::afxdp::{How, Watch};
 
 impl Switch {
     /// All ports.
@@ -201,6 +202,7 @@ pub fn details(entry: &tables::Port, config: &PortConfig, port: &SwitchPort) -> 
             Role::Client => "client".to_owned(),
         }),
         device: device.map(|device| device.name().to_string()),
+        af_xdp: af_xdp(port.watches()),
         connected,
         queues: config.spec.kind.queues(),
         mtu: config.spec.kind.mtu(),
@@ -209,6 +211,14 @@ pub fn details(entry: &tables::Port, config: &PortConfig, port: &SwitchPort) -> 
         forwarded: totals.forwarded,
         to_controller: totals.to_controller,
     }
+}
+
+/// How frames are taken from a device whose queues are these.
+fn af_xdp(queues: &[Watch]) -> Option<AfXdp> {
+    let How { native, zero_copy } = queues.first()?.how();
+    let queue = |watch: &Watch| AfXdpQueue { rx: watch.rx(), tx: watch.tx(), dropped_by_kernel: watch.dropped_by_kernel() };
+    let mode = if native { XdpMode::Native } else { XdpMode::Generic };
+    Some(AfXdp { mode: mode.to_string(), zero_copy, queues: queues.iter().map(queue).collect() })
 }
 
 fn vlan_text(vlan: &VlanSpec) -> String {

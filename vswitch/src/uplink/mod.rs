@@ -6,6 +6,7 @@
 //!
 //! What the kernel has to say of devices - that one came, went, is up or down - comes over netlink ([`links`]).
 
+pub mod afxdp;
 pub mod links;
 mod queues;
 mod sys;
@@ -30,6 +31,8 @@ pub struct Queue {
     pub tx: Box<dyn TxQueue>,
     /// Becomes readable when frames come; to be watched edge-triggered, never read.
     pub kick: Arc<OwnedFd>,
+    /// How an AF_XDP queue fares.
+    pub watch: Option<afxdp::Watch>,
 }
 
 /// The transmit side of one queue, used by one worker at a time.
@@ -52,6 +55,8 @@ pub struct Opened {
 pub enum Leg {
     /// One for each queue of a tap.
     Tap(tap::Abilities),
+    /// The memory, the sockets and the rest of an AF_XDP device.
+    AfXdp(afxdp::Layout),
 }
 
 /// The most bytes behind the Ethernet header and tags of a frame that a device takes: what netlink says, for the queues to go by.
@@ -77,7 +82,7 @@ impl Mtu {
 pub fn open(device: &Device) -> Result<(Opened, Vec<OwnedFd>), String> {
     match device {
         Device::Tap(tap) => tap::open(tap).map_err(|error| error.to_string()),
-        Device::AfXdp(xdp) => Err(format!("device {}: AF_XDP is not built yet; use tap:NAME or vhost-user:SOCKET", xdp.device)),
+        Device::AfXdp(device) => afxdp::open(device).map_err(|error| error.to_string()),
     }
 }
 
@@ -86,6 +91,15 @@ impl Opened {
     pub fn serve(&self, descriptors: Vec<OwnedFd>, port: PortNo, mtu: &Mtu) -> Result<Vec<Queue>, String> {
         match &self.leg {
             Leg::Tap(abilities) => Ok(descriptors.into_iter().map(|descriptor| tap::queue(descriptor, abilities, port, mtu)).collect()),
+            Leg::AfXdp(layout) => afxdp::queues(layout, descriptors, port, mtu),
+        }
+    }
+
+    /// What an operator should know of how the device is used.
+    pub fn notes(&self) -> &[String] {
+        match &self.leg {
+            Leg::Tap(_) => &[],
+            Leg::AfXdp(layout) => &layout.notes,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The queues of a port over a device, as the workers have them: they stay while the device comes and goes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use datapath::drops::TxDrop;
 use datapath::frame::Batch;
@@ -12,6 +13,8 @@ use super::{Queue, TxQueue};
 /// Places for the queues of a device.
 pub struct Queues {
     pairs: Box<[Pair]>,
+    /// Frames can leave the device.
+    up: AtomicBool,
     costly: bool,
 }
 
@@ -24,7 +27,7 @@ struct Pair {
 impl Queues {
     /// Places for `count` queues, at most [`Share::QUEUES_MAX`]; `costly` says of their receive sides what [`RxQueue::is_costly`] does.
     pub fn new(count: u16, costly: bool) -> Arc<Self> {
-        Arc::new(Self { pairs: (0..count).map(|_| Pair::default()).collect(), costly })
+        Arc::new(Self { pairs: (0..count).map(|_| Pair::default()).collect(), up: AtomicBool::new(false), costly })
     }
 
     /// The receive queues. To be asked for once: two workers must not poll the same queue.
@@ -36,6 +39,11 @@ impl Queues {
     pub fn put(&self, index: usize, queue: Queue) {
         self.pairs[index].tx.put(queue.tx);
         self.pairs[index].rx.put(queue.rx);
+    }
+
+    /// Says whether frames can leave the device; those that can't are dropped.
+    pub fn set_up(&self, up: bool) {
+        self.up.store(up, Ordering::Relaxed);
     }
 
     /// Takes all queues out. No worker uses any when this returns.
@@ -50,6 +58,10 @@ impl Queues {
 impl Output for Queues {
     fn transmit(&self, share: Share, batch: &Batch, slots: &[u16]) -> Transmitted {
         let mut result = Transmitted::default();
+        if !self.up.load(Ordering::Relaxed) {
+            slots.iter().for_each(|_| result.dropped(TxDrop::LinkDown));
+            return result;
+        }
         share.spread(self.pairs.len(), batch, slots, |index, slots| {
             if self.pairs[index].tx.wait_use(|queue| queue.transmit(batch, slots, &mut result)).is_none() {
                 slots.iter().for_each(|_| result.dropped(TxDrop::LinkDown));

@@ -17,7 +17,12 @@ use crate::config::DeviceName;
 const PIECES_MAX: usize = 1024;
 
 const ETHTOOL_GDRVINFO: u32 = 0x3;
+const ETHTOOL_GFLAGS: u32 = 0x25;
+const ETHTOOL_SFLAGS: u32 = 0x26;
+const ETHTOOL_GCHANNELS: u32 = 0x3c;
 const ETHTOOL_GLINKSETTINGS: u32 = 0x4c;
+/// In a device's flags: it takes VLAN tags out of what it receives.
+const ETH_FLAG_RXVLAN: u32 = 1 << 8;
 /// `SPEED_UNKNOWN`.
 const SPEED_UNKNOWN: u32 = u32::MAX;
 
@@ -43,6 +48,24 @@ struct LinkSettings {
     mask_words: i8,
     reserved: [u32; 8],
     masks: [u32; 3 * 127],
+}
+
+/// `struct ethtool_channels`.
+#[repr(C)]
+struct Channels {
+    command: u32,
+    most: [u32; 4],
+    rx: u32,
+    tx: u32,
+    other: u32,
+    combined: u32,
+}
+
+/// `struct ethtool_value`.
+#[repr(C)]
+struct Value {
+    command: u32,
+    value: u32,
 }
 
 fn request(name: &DeviceName) -> ifreq {
@@ -108,6 +131,35 @@ pub fn speed(socket: impl AsFd, name: &DeviceName) -> Option<u32> {
         settings.mask_words = settings.mask_words.checked_neg()?;
     }
     Some(settings.speed).filter(|speed| !matches!(*speed, 0 | SPEED_UNKNOWN))
+}
+
+/// The most bytes behind the Ethernet header of a frame.
+pub fn mtu(socket: impl AsFd, name: &DeviceName) -> io::Result<u32> {
+    let mut request = request(name);
+    about(socket, libc::SIOCGIFMTU, &mut request)?;
+    // SAFETY: the kernel has written this field.
+    Ok(unsafe { request.ifr_ifru.ifru_mtu }.max(0) as u32)
+}
+
+/// How many receive and transmit queues a device has in use.
+pub fn queue_counts(socket: impl AsFd, name: &DeviceName) -> io::Result<(u32, u32)> {
+    let mut channels = Channels { command: ETHTOOL_GCHANNELS, most: [0; 4], rx: 0, tx: 0, other: 0, combined: 0 };
+    // SAFETY: the command writes a `struct ethtool_channels`, which is what this is.
+    unsafe { ethtool(socket, name, &mut channels) }?;
+    Ok((channels.rx.saturating_add(channels.combined), channels.tx.saturating_add(channels.combined)))
+}
+
+/// Has a device leave VLAN tags in the frames that it receives.
+pub fn keep_vlan_tags(socket: impl AsFd, name: &DeviceName) -> io::Result<()> {
+    let mut flags = Value { command: ETHTOOL_GFLAGS, value: 0 };
+    // SAFETY: the command writes a `struct ethtool_value`, which is what this is.
+    unsafe { ethtool(&socket, name, &mut flags) }?;
+    if flags.value & ETH_FLAG_RXVLAN == 0 {
+        return Ok(());
+    }
+    flags = Value { command: ETHTOOL_SFLAGS, value: flags.value & !ETH_FLAG_RXVLAN };
+    // SAFETY: the command reads a `struct ethtool_value`.
+    unsafe { ethtool(socket, name, &mut flags) }
 }
 
 /// Changes the MTU of a device.

@@ -9,6 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{Kicks, RETRY_FIRST, Retry};
 use crate::config::Device;
+use crate::uplink::afxdp::Watch;
 use crate::uplink::{Mtu, Opened, Queues};
 
 /// See the module.
@@ -30,6 +31,8 @@ struct Open {
     index: Option<u32>,
     /// What workers wait for, one for each queue.
     kicks: Vec<Arc<OwnedFd>>,
+    /// How its queues fare, if it is used by AF_XDP.
+    watches: Vec<Watch>,
 }
 
 impl DevicePort {
@@ -87,12 +90,13 @@ impl DevicePort {
     pub fn attach(&mut self, opened: &Opened, descriptors: Vec<OwnedFd>) -> Result<(), String> {
         self.detach();
         let queues = opened.serve(descriptors, self.no, &self.mtu)?;
-        let mut kicks = Vec::with_capacity(queues.len());
+        let (mut kicks, mut watches) = (Vec::with_capacity(queues.len()), Vec::new());
         for (index, queue) in queues.into_iter().enumerate() {
             kicks.push(queue.kick.clone());
+            watches.extend(queue.watch.clone());
             self.queues.put(index, queue);
         }
-        self.open = Some(Open { index: Some(opened.index), kicks });
+        self.open = Some(Open { index: Some(opened.index), kicks, watches });
         let open = self.open.iter().flat_map(|open| &open.kicks);
         let waited: Result<(), _> = open.zip(&self.kicks).try_for_each(|(kick, worker)| worker.add(Some(kick)));
         if let Err(error) = waited {
@@ -122,20 +126,27 @@ impl DevicePort {
     pub fn moved(&mut self) {
         if let Some(open) = &mut self.open {
             open.index = None;
+            self.queues.set_up(true);
         }
     }
 
     /// Whether it has gone where nothing was heard of it.
     pub fn is_dead(&self) -> bool {
-        let Some(Open { index: None, kicks }) = &self.open else { return false };
+        let Some(Open { index: None, kicks, .. }) = &self.open else { return false };
         let mut fds: Vec<_> = kicks.iter().map(|kick| PollFd::new(kick, PollFlags::empty())).collect();
         // Errors are reported without being asked for.
         poll(&mut fds, Some(&Timespec::default())).is_ok() && fds.iter().any(|fd| fd.revents().contains(PollFlags::ERR))
     }
 
-    /// Says how long a packet the device takes.
-    pub fn set_mtu(&self, mtu: u32) {
+    /// Says whether frames can leave the device, and how long a packet it takes.
+    pub fn set_link(&self, up: bool, mtu: u32) {
         self.mtu.set(mtu);
+        self.queues.set_up(up);
+    }
+
+    /// How its queues fare, if they are AF_XDP's.
+    pub fn watches(&self) -> &[Watch] {
+        self.open.as_ref().map_or(&[], |open| &open.watches)
     }
 
     /// Lets go of the device, for good.
@@ -147,6 +158,7 @@ impl DevicePort {
     fn detach(&mut self) {
         if let Some(open) = self.open.take() {
             open.kicks.iter().zip(&self.kicks).for_each(|(kick, worker)| worker.remove(Some(kick)));
+            self.queues.set_up(false);
             self.queues.clear();
         }
     }

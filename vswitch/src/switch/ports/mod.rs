@@ -15,6 +15,7 @@ pub use vhost_user::{News, VhostUserPort};
 use super::worker::Kicks;
 use crate::config::{PortConfig, PortKind, VlanSpec, stable_address};
 use crate::event::Poller;
+use crate::uplink::afxdp::Watch;
 
 /// The first pause between two attempts to connect, or to open a device.
 pub const RETRY_FIRST: Nanos = 50_000_000;
@@ -89,6 +90,14 @@ impl SwitchPort {
         match self {
             Self::VhostUser(_) => None,
             Self::Device(port) => port.error(),
+        }
+    }
+
+    /// How the queues of its device fare, if they are AF_XDP's.
+    pub fn watches(&self) -> &[Watch] {
+        match self {
+            Self::VhostUser(_) => &[],
+            Self::Device(port) => port.watches(),
         }
     }
 

@@ -23,7 +23,7 @@ pub fn queue(descriptor: OwnedFd, abilities: &Abilities, port: PortNo, mtu: &Mtu
     let tap = Arc::new(descriptor);
     let rx = Rx { tap: tap.clone(), port, rooms: vec![0; BATCH * ROOM].into() };
     let tx = Tx { wire: Wire { tap: tap.clone(), room: sys::Room::default() }, abilities: *abilities, mtu: mtu.clone() };
-    Queue { rx: Box::new(rx), tx: Box::new(tx), kick: tap }
+    Queue { rx: Box::new(rx), tx: Box::new(tx), kick: tap, watch: None }
 }
 
 /// Frames that the host sends.
