@@ -55,8 +55,8 @@ reasons! {
 reasons! {
     /// Why a copy of a frame was not transmitted. Counted on its egress port.
     TxDrop {
-        RingFull = "tx-ring-full", "The guest gave no free receive buffers.";
-        LinkDown = "tx-link-down", "No guest is connected, or its driver is not ready, or has all its queues disabled.";
+        RingFull = "tx-ring-full", "The guest, or the device, has no room for more frames.";
+        LinkDown = "tx-link-down", "No guest is connected, or its driver is not ready, or has all its queues disabled; or the port's device is down or gone.";
         TooLong = "tx-too-long", "The frame does not fit the guest's buffers or the port's MTU.";
         BadDescriptor = "tx-bad-descriptor", "The guest gave a receive buffer that can't be written.";
         Offload = "tx-offload", "The frame's segmentation can't be carried out for this port.";

@@ -4,6 +4,8 @@
 //! *payload*, the bytes beyond the head, stays with the sender, on loan, until an output copies it to where it goes. A short frame is all
 //! head. A [`Batch`] holds the frames of one breath of one queue, and the duplicates that its actions make of them.
 
+use std::marker::PhantomData;
+
 use crate::drops::DropReason;
 use crate::memory::{Loans, Segment};
 use crate::port::PortNo;
@@ -335,6 +337,60 @@ impl Batch {
             filled += piece.copy_to(&mut bytes[filled..]);
         }
         bytes
+    }
+}
+
+/// Fills a batch with frames of `port` that stay in memory of their sender's: nothing that `fill` pushes is on loan any more when `lend` returns.
+pub fn lend<'m, M: ?Sized, R>(batch: &mut Batch, port: PortNo, _memory: &'m M, fill: impl FnOnce(&mut Lending<'_, 'm>) -> R) -> R {
+    fill(&mut Lending { batch, port, memory: PhantomData })
+}
+
+/// A batch while it may hold frames on loan from the memory `'m`.
+#[derive(Debug)]
+pub struct Lending<'b, 'm> {
+    batch: &'b mut Batch,
+    port: PortNo,
+    // Invariant in 'm, so that no shorter loan is taken for it.
+    memory: PhantomData<fn(&'m ()) -> &'m ()>,
+}
+
+impl<'m> Lending<'_, 'm> {
+    /// Adds a frame, as [`Batch::push_loaned`] does.
+    #[inline(always)]
+    pub fn push(&mut self, segments: impl IntoIterator<Item = Segment<'m>>) {
+        // SAFETY: the segments are mapped for 'm, which outlives the call of `lend` that made `self`; before that call returns, and however it
+        // does, `drop` ends all loans.
+        unsafe { self.batch.push_loaned(self.port, Offload::default(), segments) };
+    }
+
+    /// The frame that was added last.
+    pub fn last(&mut self) -> &mut Frame {
+        self.batch.frame_mut(self.batch.len() as u16 - 1)
+    }
+
+    /// Takes the last frame out again, and counts it.
+    pub fn reject_last(&mut self, reason: DropReason) {
+        self.batch.reject_last(reason);
+    }
+
+    /// Counts a frame that can't be put into the batch.
+    pub fn reject(&mut self, reason: DropReason) {
+        self.batch.reject(reason);
+    }
+
+    /// Hands the frames to `consume`, if there are any, and returns their number. Those that were rejected count.
+    pub fn consume(&mut self, consume: &mut dyn FnMut(&mut Batch)) -> usize {
+        let count = self.batch.len() + self.batch.rejected().iter().sum::<u32>() as usize;
+        if count > 0 {
+            consume(self.batch);
+        }
+        count
+    }
+}
+
+impl Drop for Lending<'_, '_> {
+    fn drop(&mut self) {
+        self.batch.clear();
     }
 }
 

@@ -15,6 +15,7 @@ pub mod drops;
 pub mod frame;
 pub mod key;
 pub mod memory;
+pub mod offload;
 pub mod port;
 pub mod tables;
 pub mod translate;

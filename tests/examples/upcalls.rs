@@ -178,6 +178,7 @@ fn main() {
             hw_addr: [0; 6],
             config: PortConfig::default(),
             link_up: no == 2,
+            speed: None,
             mtu: 1500,
             vlan: VlanMode::default(),
             output,

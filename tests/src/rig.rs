@@ -40,6 +40,7 @@ impl Rig {
                 hw_addr: [2, 0, 0, 0, 0xff, number as u8],
                 config: PortConfig::default(),
                 link_up: true,
+                speed: None,
                 mtu: 1500,
                 vlan: vlan(number),
                 output: ports.output(number as usize - 1),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::namespace::Namespace;
 use crate::process::{PATIENCE, Process, until};
 use crate::target;
 
@@ -15,7 +16,7 @@ use crate::target;
 pub struct Switch {
     // First, so that it ends before its directory goes.
     process: Process,
-    args: Vec<String>,
+    command: Vec<String>,
     dir: TempDir,
 }
 
@@ -23,12 +24,24 @@ impl Switch {
     /// Starts the switch with these arguments after `vswitch run --run-dir DIR`, and waits until it is ready. `{}` in an argument
     /// stands for the run directory.
     pub fn start(args: &[&str]) -> Switch {
+        Self::start_by(&[], args)
+    }
+
+    /// Starts the switch in a network namespace.
+    pub fn start_in(namespace: &Namespace, args: &[&str]) -> Switch {
+        Self::start_by(&["ip", "netns", "exec", namespace.name()], args)
+    }
+
+    /// Starts the switch by another program, whose arguments end with the command to run.
+    pub fn start_by(starter: &[&str], args: &[&str]) -> Switch {
         let dir = tempfile::tempdir().expect("there is room for a temporary directory");
         let path = dir.path().to_str().expect("temporary directories have plain names");
-        let args: Vec<String> =
-            ["run", "--run-dir", path].into_iter().map(String::from).chain(args.iter().map(|arg| arg.replace("{}", path))).collect();
-        let process = run(&dir, &args);
-        Switch { process, args, dir }
+        let program = target::vswitch().to_str().expect("the target directory has a plain name");
+        let args = args.iter().map(|arg| arg.replace("{}", path));
+        let starter = starter.iter().map(|word| String::from(*word));
+        let command: Vec<String> = starter.chain([program, "run", "--run-dir", path].map(String::from)).chain(args).collect();
+        let process = run(&dir, &command);
+        Switch { process, command, dir }
     }
 
     /// The path of a file in the run directory.
@@ -82,7 +95,7 @@ impl Switch {
 
     /// Starts it again after [`Switch::kill`], with the same arguments and the same run directory, and waits until it is ready.
     pub fn restart(&mut self) {
-        self.process = run(&self.dir, &self.args);
+        self.process = run(&self.dir, &self.command);
     }
 
     /// Ends it as an operator does.
@@ -121,11 +134,11 @@ impl Switch {
     }
 }
 
-fn run(dir: &TempDir, args: &[String]) -> Process {
-    let mut process = Process::start(dir.path(), "vswitch", target::vswitch(), args);
+fn run(dir: &TempDir, command: &[String]) -> Process {
+    let mut process = Process::start(dir.path(), "vswitch", &command[0], &command[1..]);
     until(PATIENCE, "the switch is ready", || {
         if let Some(status) = process.exited() {
-            panic!("the switch ended with {status} before it was ready");
+            panic!("the switch ended with {status} before it was ready: {}", process.stderr());
         }
         process.stdout().lines().any(|line| line == "ready").then_some(())
     });

@@ -52,6 +52,7 @@ impl World {
                 hw_addr: [2, 0, 0, 0, 0xff, number as u8],
                 config: PortConfig::default(),
                 link_up: true,
+                speed: None,
                 mtu: 1500,
                 vlan: vlan_of(number),
                 output: Arc::new(port.clone()),

@@ -6,7 +6,7 @@
 mod device;
 pub mod features;
 pub mod memory;
-mod offload;
+pub mod offload;
 mod port;
 mod queue;
 pub mod ring;

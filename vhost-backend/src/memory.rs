@@ -8,8 +8,8 @@
 //!   end's own addresses (where the rings are), and only a range that lies in mapped regions becomes a pointer. A pointer lives in a [`Segment`]
 //!   (readable), a `Room` (writable) or a `RingMemory` (the three areas of a ring), whose fields nobody else can set.
 //! - **A pointer does not outlive its mapping.** A [`Memory`] is immutable and counted: adding or removing a region makes a new one. A ring holds
-//!   its memory as long as it lives, segments and rooms borrow from the ring, and what is put on loan to a [`Batch`] is taken back by `lend`
-//!   before it returns. A mapping goes when the last ring over it has been taken from its worker (see [`crate::slot`]).
+//!   its memory as long as it lives, segments and rooms borrow from the ring, and what is put on loan to a batch is taken back by
+//!   [`datapath::frame::lend`] before it returns. A mapping goes when the last ring over it has been taken from its worker (see [`crate::slot`]).
 //! - **No Rust reference to guest memory exists.** The guest may write at any time, so bytes are copied in and out by raw pointers, indices and
 //!   descriptors are read once, by volatile or atomic accesses, into values of our own, and only those are judged. A race yields other bytes,
 //!   never another address. Copies allow for overlap: two guests' buffers may be the same memory.
@@ -31,10 +31,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use datapath::drops::DropReason;
-use datapath::frame::{Batch, Frame, Offload};
 use datapath::memory::Segment;
-use datapath::port::PortNo;
 use vhost::vhost_user::message::VhostUserMemoryRegion;
 use vm_memory::{FileOffset, MmapRegion};
 
@@ -482,59 +479,6 @@ impl Room<'_> {
         // reference to these bytes exists: nobody makes one to guest memory, and a segment of our own memory is not guest memory.
         unsafe { std::ptr::copy(from.as_ptr(), self.start.as_ptr(), len) };
         len
-    }
-}
-
-/// Fills a batch with frames that stay in the guest's memory: nothing that `fill` pushes is on loan any more when `lend` returns.
-pub(crate) fn lend<'m, R>(batch: &mut Batch, port: PortNo, _memory: &'m RingMemory, fill: impl FnOnce(&mut Lending<'_, 'm>) -> R) -> R {
-    fill(&mut Lending { batch, port, memory: PhantomData })
-}
-
-/// A batch while it may hold frames on loan from the ring memory `'m`.
-pub(crate) struct Lending<'b, 'm> {
-    batch: &'b mut Batch,
-    port: PortNo,
-    // Invariant in 'm, so that no shorter loan is taken for it.
-    memory: PhantomData<fn(&'m ()) -> &'m ()>,
-}
-
-impl<'m> Lending<'_, 'm> {
-    /// Adds a frame, as [`Batch::push_loaned`] does.
-    #[inline(always)]
-    pub fn push(&mut self, segments: impl IntoIterator<Item = Segment<'m>>) {
-        // SAFETY: the segments are mapped for 'm, which outlives the call of `lend` that made `self`; before that call returns, and however it
-        // does, `drop` ends all loans.
-        unsafe { self.batch.push_loaned(self.port, Offload::default(), segments) };
-    }
-
-    /// The frame that was added last.
-    pub fn last(&mut self) -> &mut Frame {
-        self.batch.frame_mut(self.batch.len() as u16 - 1)
-    }
-
-    /// Takes the last frame out again, and counts it.
-    pub fn reject_last(&mut self, reason: DropReason) {
-        self.batch.reject_last(reason);
-    }
-
-    /// Counts a frame that can't be put into the batch.
-    pub fn reject(&mut self, reason: DropReason) {
-        self.batch.reject(reason);
-    }
-
-    /// Hands the frames to `consume`, if there are any, and returns their number. Those that were rejected count.
-    pub fn consume(&mut self, consume: &mut dyn FnMut(&mut Batch)) -> usize {
-        let count = self.batch.len() + self.batch.rejected().iter().sum::<u32>() as usize;
-        if count > 0 {
-            consume(self.batch);
-        }
-        count
-    }
-}
-
-impl Drop for Lending<'_, '_> {
-    fn drop(&mut self) {
-        self.batch.clear();
     }
 }
 

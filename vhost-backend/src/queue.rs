@@ -11,9 +11,6 @@ use crate::rx::RxRing;
 use crate::slot::Slot;
 use crate::tx::TxRing;
 
-/// How many frames are assigned to queues at once.
-const CHUNK: usize = 64;
-
 /// All queues of a port. They belong to the workers and the control thread alike; which rings exist and which are enabled is for
 /// [`crate::device::Device`] to say.
 pub(crate) struct Queues {
@@ -65,11 +62,6 @@ impl Queues {
         count
     }
 
-    /// The transmit queue for a frame with this hash, of `active` ones.
-    fn queue_for(&self, share: Share, hash: u32, active: usize) -> usize {
-        self.active_list[share.queue(active, hash)].load(Ordering::Relaxed).into()
-    }
-
     /// Transmits to one queue.
     fn transmit_to(&self, queue: usize, batch: &Batch, slots: &[u16], result: &mut Transmitted) {
         if self.pairs[queue].tx.wait_use(|ring| ring.transmit(batch, slots, result)).is_none() {
@@ -83,26 +75,10 @@ impl Output for Queues {
         let mut result = Transmitted::default();
         match self.active.load(Ordering::Relaxed) {
             0 => slots.iter().for_each(|_| result.dropped(TxDrop::LinkDown)),
-            active if active <= share.workers => self.transmit_to(self.queue_for(share, 0, active), batch, slots, &mut result),
-            active => {
-                for chunk in slots.chunks(CHUNK) {
-                    let (mut queues, mut used) = ([0; CHUNK], 0u128);
-                    for (queue, &slot) in queues.iter_mut().zip(chunk) {
-                        *queue = self.queue_for(share, batch.frame(slot).hash, active);
-                        used |= 1 << *queue;
-                    }
-                    while used != 0 {
-                        let queue = used.trailing_zeros() as usize;
-                        used &= used - 1;
-                        let (mut own, mut count) = ([0; CHUNK], 0);
-                        for (_, &slot) in queues.iter().zip(chunk).filter(|(of, _)| **of == queue) {
-                            own[count] = slot;
-                            count += 1;
-                        }
-                        self.transmit_to(queue, batch, &own[..count], &mut result);
-                    }
-                }
-            }
+            active => share.spread(active, batch, slots, |place, slots| {
+                let queue = self.active_list[place].load(Ordering::Relaxed).into();
+                self.transmit_to(queue, batch, slots, &mut result);
+            }),
         }
         result
     }

@@ -6,14 +6,15 @@
 use std::fs::File;
 
 use datapath::drops::DropReason;
-use datapath::frame::{BATCH, Batch, ETHERNET_HEADER, FRAME_MAX};
+use datapath::frame::{BATCH, Batch, ETHERNET_HEADER, FRAME_MAX, Lending, lend};
 use datapath::memory::{Segment, prefetch};
+use datapath::offload::Pieces;
 use datapath::port::{PortNo, RxQueue};
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_net::VIRTIO_NET_F_MRG_RXBUF;
 
-use crate::memory::{Lending, RingMemory, lend, read_array};
-use crate::offload::{Header, Pieces};
+use crate::memory::{RingMemory, read_array};
+use crate::offload::Header;
 use crate::ring::{Ring, RingError, RingSetup, recycle};
 
 /// A guest's transmit queue, in service.

@@ -8,11 +8,11 @@
 //! buffers a frame gets is found out before they are written, and nothing is given back before `Ring::complete`.
 
 use std::fs::File;
-use std::iter::once;
 
 use datapath::drops::TxDrop;
-use datapath::frame::{BATCH, Batch, Checksum, ETHERNET_HEADER, Frame, Offload, PUSHED_HEAD_MAX, Segmentation, SegmentationKind};
+use datapath::frame::{BATCH, Batch, Offload};
 use datapath::memory::{Segment, demote, prefetch_write};
+use datapath::offload::{Accepts, Sink};
 use datapath::port::Transmitted;
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_GUEST_USO4,
@@ -20,7 +20,7 @@ use virtio_bindings::virtio_net::{
 };
 
 use crate::memory::Room;
-use crate::offload::{Header, Headers, Pieces, Segmenter};
+use crate::offload::Header;
 use crate::ring::{Ring, RingError, RingSetup, recycle};
 use crate::rx::header_len;
 
@@ -54,7 +54,7 @@ impl TxRing {
         ring.disarm();
         Ok(Self {
             ring,
-            accepts: Accepts::new(features, mtu),
+            accepts: accepts(features, mtu),
             header_len: header_len(features),
             mergeable: features & (1 << VIRTIO_NET_F_MRG_RXBUF) != 0,
             rooms: Vec::new(),
@@ -130,8 +130,8 @@ impl TxRing {
                 let total = header_len + frame.len();
                 let index = taken - first;
                 let whole = wholes.get(index).copied().flatten().filter(|room| room.len() >= total);
-                let header = accepts.header(frame);
-                if let (Some(room), Some(header)) = (whole, header) {
+                if let (Some(room), true) = (whole, accepts.is_ready(frame)) {
+                    let header = Header::passing_on(&accepts.left(&frame.offload), 0);
                     // A legacy header is shorter; the frame overwrites the rest.
                     room.write_array(header.to_bytes(1));
                     let room = room.skip(header_len);
@@ -144,7 +144,7 @@ impl TxRing {
                     }
                 } else {
                     filling.taken = taken;
-                    let result = filling.work(header, batch, slot);
+                    let result = filling.work(batch, slot);
                     taken = filling.taken;
                     if let Err(reason) = result {
                         transmitted.dropped(reason);
@@ -190,61 +190,19 @@ fn pass_on(room: Room<'_>) {
     demote(room.as_ptr().wrapping_add(64));
 }
 
-/// What a guest takes (virtio 1.2, 5.1.3).
-#[derive(Clone, Copy, Debug)]
-struct Accepts {
-    checksum: bool,
-    tcp4: bool,
-    tcp6: bool,
-    ecn: bool,
-    udp: bool,
-    /// The most bytes from the layer 3 header on.
-    mtu: usize,
-}
-
-impl Accepts {
-    fn new(features: u64, mtu: Option<u16>) -> Self {
-        let has = |bit: u32| features & (1 << bit) != 0;
-        let checksum = has(VIRTIO_NET_F_GUEST_CSUM);
-        Self {
-            checksum,
-            tcp4: checksum && has(VIRTIO_NET_F_GUEST_TSO4),
-            tcp6: checksum && has(VIRTIO_NET_F_GUEST_TSO6),
-            ecn: has(VIRTIO_NET_F_GUEST_ECN),
-            // One kind in our offload, for both versions of IP.
-            udp: checksum && has(VIRTIO_NET_F_GUEST_USO4) && has(VIRTIO_NET_F_GUEST_USO6),
-            mtu: mtu.map_or(usize::MAX, usize::from),
-        }
+/// What a guest takes over (virtio 1.2, 5.1.3).
+fn accepts(features: u64, mtu: Option<u16>) -> Accepts {
+    let has = |bit: u32| features & (1 << bit) != 0;
+    let checksum = has(VIRTIO_NET_F_GUEST_CSUM);
+    Accepts {
+        checksum,
+        tcp4: checksum && has(VIRTIO_NET_F_GUEST_TSO4),
+        tcp6: checksum && has(VIRTIO_NET_F_GUEST_TSO6),
+        ecn: has(VIRTIO_NET_F_GUEST_ECN),
+        // One kind in our offload, for both versions of IP.
+        udp: checksum && has(VIRTIO_NET_F_GUEST_USO4) && has(VIRTIO_NET_F_GUEST_USO6),
+        mtu: mtu.map_or(usize::MAX, usize::from),
     }
-
-    /// The header that a frame is written with, if there is nothing to be found out or done first.
-    #[inline(always)]
-    fn header(&self, frame: &Frame) -> Option<Header> {
-        let done = self.checksum || !matches!(frame.offload.checksum, Checksum::Partial { .. });
-        let ready = done && frame.offload.segmentation.is_none() && frame.len() - network(frame).min(frame.len()) <= self.mtu;
-        ready.then(|| self.finished_header(&frame.offload))
-    }
-
-    /// The header of a frame that needs no more work.
-    #[inline(always)]
-    fn finished_header(&self, offload: &Offload) -> Header {
-        if self.checksum { Header::passing_on(offload, 0) } else { Header::default() }
-    }
-
-    fn segments(&self, segmentation: &Segmentation) -> bool {
-        let accepted = match segmentation.kind {
-            SegmentationKind::Tcp4 => self.tcp4,
-            SegmentationKind::Tcp6 => self.tcp6,
-            SegmentationKind::Udp => self.udp,
-        };
-        accepted && (self.ecn || !segmentation.ecn)
-    }
-}
-
-/// Where a frame's layer 3 begins.
-#[inline(always)]
-fn network(frame: &Frame) -> usize {
-    if frame.layout.network == 0 { ETHERNET_HEADER } else { usize::from(frame.layout.network) }
 }
 
 /// A chain that a frame is written to.
@@ -295,61 +253,11 @@ impl<'m> Filling<'m> {
         TxDrop::BadDescriptor
     }
 
-    /// Writes the frame in `slot`, with this header if it needs no work, else after doing what the guest did not take over.
+    /// Writes the frame in `slot`, after doing what the guest did not take over.
     #[inline(never)]
-    fn work(&mut self, header: Option<Header>, batch: &Batch, slot: u16) -> Result<(), TxDrop> {
-        let frame = batch.frame(slot);
-        if let Some(header) = header {
-            return self.write_pieces(header, Pieces::of(batch, slot), frame.len());
-        }
-        if let Some(segmentation) = frame.offload.segmentation {
-            return self.segment(&segmentation, batch, slot);
-        }
-        if frame.len().saturating_sub(network(frame)) > self.accepts.mtu {
-            return Err(TxDrop::TooLong);
-        }
-        let Checksum::Partial { start, offset } = frame.offload.checksum else { return Err(TxDrop::Offload) };
-        let (start, at) = (usize::from(start), usize::from(start) + usize::from(offset));
-        let rest = frame.len().checked_sub(at + 2).ok_or(TxDrop::Offload)?;
-        let pieces = Pieces::of(batch, slot);
-        let checksum = pieces.after(start).sum(frame.len() - start).transport_checksum();
-        let pieces = pieces.first(at).chain(once(Segment::from(&checksum[..]))).chain(pieces.after(at + 2).first(rest));
-        self.write_pieces(Header::default(), pieces, frame.len())
-    }
-
-    fn segment(&mut self, segmentation: &Segmentation, batch: &Batch, slot: u16) -> Result<(), TxDrop> {
-        let frame = batch.frame(slot);
-        // The frame may have been changed since its headers were checked.
-        let headers = Headers::of(frame.head(), &frame.offload).ok_or(TxDrop::Offload)?;
-        let payload = frame.len().saturating_sub(headers.end).min(segmentation.size.into());
-        let packet = headers.end - network(frame).min(headers.network) + payload;
-        if packet > self.accepts.mtu {
-            return Err(TxDrop::TooLong);
-        }
-        if headers.plain && self.accepts.segments(segmentation) {
-            return self.write_pieces(Header::passing_on(&frame.offload, headers.end), Pieces::of(batch, slot), frame.len());
-        }
-        if packet > usize::from(u16::MAX) || segmentation.size == 0 {
-            return Err(TxDrop::Offload);
-        }
-        let segmenter = Segmenter::new(headers, frame.head(), frame.len(), segmentation.size);
-        // Each takes a chain at least: no work is done for a frame that the guest has no room for, however small its segments.
-        self.head(self.taken + segmenter.count() - 1)?;
-        let taken = self.taken;
-        self.write_segments(&segmenter, Pieces::of(batch, slot).after(headers.end)).inspect_err(|_| self.taken = taken)
-    }
-
-    fn write_segments(&mut self, segmenter: &Segmenter, mut payload: Pieces<'_, '_>) -> Result<(), TxDrop> {
-        let header = self.accepts.finished_header(&segmenter.offload());
-        let mut head = [0; PUSHED_HEAD_MAX];
-        for index in 0..segmenter.count() {
-            let len = segmenter.payload_len(index);
-            let sum = (!self.accepts.checksum).then(|| payload.sum(len));
-            let head = segmenter.headers(index, sum, &mut head);
-            self.write_pieces(header, once(Segment::from(head)).chain(payload.first(len)), head.len() + len)?;
-            payload = payload.after(len);
-        }
-        Ok(())
+    fn work(&mut self, batch: &Batch, slot: u16) -> Result<(), TxDrop> {
+        let accepts = self.accepts;
+        accepts.finish(batch, slot, self)
     }
 
     /// Writes a header and `len` bytes of frame to as many chains as they take, whatever these are like.
@@ -389,6 +297,22 @@ impl<'m> Filling<'m> {
     fn give_back(&mut self, head: u16, written: usize) {
         self.ring.memory.write_used(self.position(self.taken), head, written as u32);
         self.taken += 1;
+    }
+}
+
+impl Sink for Filling<'_> {
+    fn write<'p>(&mut self, left: &Offload, headers: usize, pieces: impl Iterator<Item = Segment<'p>>, len: usize) -> Result<(), TxDrop> {
+        self.write_pieces(Header::passing_on(left, headers), pieces, len)
+    }
+
+    /// Each frame takes a chain at least.
+    fn reserve(&mut self, frames: usize) -> Result<usize, TxDrop> {
+        self.head(self.taken + frames - 1)?;
+        Ok(self.taken)
+    }
+
+    fn back_to(&mut self, place: usize) {
+        self.taken = place;
     }
 }
 

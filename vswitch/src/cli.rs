@@ -34,7 +34,9 @@ pub struct RunArgs {
     /// Read this TOML file; flags win over it
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Add a port, NAME=vhost-user:SOCKET[,client][,queues=N][,mtu=N][,vlan=N][,trunk=A-B][,ofport=N]
+    /// Add a port, NAME=vhost-user:SOCKET[,client], NAME=tap:DEVICE[,persistent] or
+    /// NAME=af-xdp:DEVICE[,mode=native|generic][,zero-copy=auto|on|off][,steal=all|none|mac=ADDRESS], each with
+    /// [,queues=N][,mtu=N][,vlan=N][,trunk=A-B][,ofport=N|local]
     #[arg(long = "port", value_name = "NAME=SPEC", value_parser = parse_port)]
     pub ports: Vec<(Name, PortSpec)>,
     /// Listen for OpenFlow, ptcp:[PORT][:ADDRESS], pssl:[PORT][:ADDRESS] or punix:FILE [default: punix:RUN_DIR/SWITCH.mgmt]
@@ -127,7 +129,7 @@ pub enum CtlCommand {
 pub enum PortCommand {
     /// Add a port
     Add {
-        /// NAME=vhost-user:SOCKET[,client][,queues=N][,mtu=N][,vlan=N][,trunk=A-B][,ofport=N]
+        /// NAME=SPEC, as `vswitch run --port` takes it
         #[arg(value_name = "NAME=SPEC")]
         port: String,
     },
@@ -179,7 +181,7 @@ mod tests {
 
     #[test]
     fn bad_values_are_usage_errors() {
-        for flags in ["--port vm1", "--port a=tap:x", "--poll often", "--datapath-id 1", "--openflow 1.1", "--cpus x", "--controller ptcp:"]
+        for flags in ["--port vm1", "--port a=tap:", "--poll often", "--datapath-id 1", "--openflow 1.1", "--cpus x", "--controller ptcp:"]
         {
             let error = Cli::try_parse_from(["vswitch", "run"].into_iter().chain(flags.split(' '))).expect_err(flags);
             assert_eq!(error.exit_code(), 2, "{flags}");

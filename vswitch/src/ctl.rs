@@ -12,6 +12,7 @@ use crate::config::{Config, ConfigError, ConfigFile, FileError, Host, RunDir};
 use crate::document::{Answer, Connection, Drops, Flow, PortDetails, PortSummary, Request, Worker};
 use crate::launcher::open_tls_file;
 use crate::openflow::tls::{Tls, TlsError};
+use crate::uplink::afxdp::Account;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -100,14 +101,7 @@ fn for_a_person(request: &Request, document: Value) -> Result<String, CtlError> 
             format!("port {} added with OpenFlow port number {}", port.summary.name, port.summary.ofport)
         }
         Request::PortDel { .. } => format!("port {} deleted", parse::<PortDetails>(document)?.summary.name),
-        Request::PortList => table(
-            &["NAME", "OFPORT", "KIND", "LINK", "RX FRAMES", "RX BYTES", "TX FRAMES", "TX BYTES", "DROPS"],
-            parse::<Vec<PortSummary>>(document)?.into_iter().map(|port| {
-                let drops: u64 = port.drops.values().sum();
-                let numbers = [port.rx_frames, port.rx_bytes, port.tx_frames, port.tx_bytes, drops].map(|number| number.to_string());
-                [vec![port.name, port.ofport.to_string(), port.kind, port.link], numbers.into()].concat()
-            }),
-        ),
+        Request::PortList => port_table(parse(document)?),
         Request::PortShow { .. } => port_text(&parse(document)?),
         Request::Flows { .. } => table(
             &["WORKER", "FRAMES", "BYTES", "AGE", "MATCH", "ACTIONS"],
@@ -164,14 +158,25 @@ fn connection_row(connection: Connection) -> Vec<String> {
     [words.into(), numbers.iter().map(u64::to_string).collect(), vec![or_dash(connection.last_error)]].concat()
 }
 
+fn port_table(ports: Vec<PortSummary>) -> String {
+    let mut heads = vec!["NAME", "OFPORT", "KIND", "LINK", "RX FRAMES", "RX BYTES", "TX FRAMES", "TX BYTES", "DROPS"];
+    let any_fails = ports.iter().any(|port| port.error.is_some());
+    heads.extend(any_fails.then_some("ERROR"));
+    let row = |port: PortSummary| {
+        let drops: u64 = port.drops.values().sum();
+        let numbers = [port.rx_frames, port.rx_bytes, port.tx_frames, port.tx_bytes, drops].map(|number| number.to_string());
+        let error = any_fails.then(|| port.error.unwrap_or_default());
+        [vec![port.name, port.ofport.to_string(), port.kind, port.link], numbers.into(), error.into_iter().collect()].concat()
+    };
+    table(&heads, ports.into_iter().map(row))
+}
+
 fn port_text(port: &PortDetails) -> String {
     let summary = &port.summary;
     let mut rows = vec![
         ("name", summary.name.clone()),
         ("OpenFlow port", summary.ofport.to_string()),
         ("kind", summary.kind.clone()),
-        ("socket", format!("{} ({})", port.socket, port.role)),
-        ("connected", if port.connected { "yes" } else { "no" }.to_owned()),
         ("link", summary.link.clone()),
         ("queues", port.queues.to_string()),
         ("MTU", port.mtu.map_or_else(|| "not given".to_owned(), |mtu| mtu.to_string())),
@@ -182,8 +187,32 @@ fn port_text(port: &PortDetails) -> String {
         ("  to controllers", format!("{} frames", port.to_controller)),
         ("tx", format!("{} frames, {} bytes", summary.tx_frames, summary.tx_bytes)),
     ];
+    let attached = match (&port.socket, &port.role, &port.device) {
+        (Some(socket), Some(role), _) => ("socket", format!("{socket} ({role})"), "connected"),
+        (_, _, Some(device)) => ("device", device.clone(), "open"),
+        _ => ("device", "-".to_owned(), "open"),
+    };
+    rows.insert(3, (attached.2, if port.connected { "yes" } else { "no" }.to_owned()));
+    rows.insert(3, (attached.0, attached.1));
+    rows.extend(summary.link_speed.map(|speed| ("link speed", format!("{speed} Mbit/s"))));
+    rows.extend(summary.link_mtu.map(|mtu| ("link MTU", mtu.to_string())));
+    if let Some(af_xdp) = &port.af_xdp {
+        let copies = if af_xdp.zero_copy { "zero-copy" } else { "copying" };
+        rows.push(("AF_XDP", format!("{}, {copies}", af_xdp.mode)));
+        for (number, queue) in af_xdp.queues.iter().enumerate() {
+            rows.push(("  rx chunks", format!("{}, queue {number}", chunks_text(&queue.rx))));
+            rows.push(("  tx chunks", format!("{}, queue {number}", chunks_text(&queue.tx))));
+            rows.push(("  dropped", format!("{} frames by the kernel, queue {number}", queue.dropped_by_kernel)));
+        }
+    }
+    rows.extend(summary.error.clone().map(|error| ("error", error)));
     rows.extend(summary.drops.iter().map(|(reason, frames)| ("dropped", format!("{frames} frames, {reason}"))));
     rows.into_iter().map(|(what, value)| format!("{what:<17}{value}\n")).collect()
+}
+
+fn chunks_text(account: &Account) -> String {
+    let Account { chunks, ours, to_kernel, in_kernel, from_kernel, lost } = account;
+    format!("{chunks}: {ours} free, {to_kernel} to, {in_kernel} in and {from_kernel} from the kernel, {lost} lost")
 }
 
 fn parse<T: DeserializeOwned>(document: Value) -> Result<T, CtlError> {

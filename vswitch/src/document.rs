@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::uplink::afxdp::Account;
+
 /// A request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "request", deny_unknown_fields)]
@@ -68,6 +70,15 @@ pub struct PortSummary {
     pub kind: String,
     /// `up` or `down`.
     pub link: String,
+    /// How fast the link is, in Mbit/s, if that means anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link_speed: Option<u32>,
+    /// The most bytes behind the Ethernet header of a frame, where the kernel says it: for ports over network devices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link_mtu: Option<u16>,
+    /// Why its device can't be had, if it can't.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
     /// Frames that the switch received from it, whatever became of them.
     pub rx_frames: u64,
     /// Their bytes.
@@ -86,13 +97,21 @@ pub struct PortDetails {
     /// What a list says of it.
     #[serde(flatten)]
     pub summary: PortSummary,
-    /// Its socket.
-    pub socket: String,
-    /// `server` if the switch listens, `client` if it connects.
-    pub role: String,
-    /// Whether a front end is connected.
+    /// A guest's socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<String>,
+    /// `server` if the switch listens on it, `client` if it connects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// The network device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// How frames are taken from the device, if by AF_XDP, and while it is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub af_xdp: Option<AfXdp>,
+    /// Whether a front end is connected, or the device is open.
     pub connected: bool,
-    /// Queue pairs that the guest may use.
+    /// Queue pairs that the guest may use, or the queues of the device.
     pub queues: u16,
     /// The MTU that the operator gave.
     pub mtu: Option<u16>,
@@ -104,6 +123,28 @@ pub struct PortDetails {
     pub forwarded: u64,
     /// Of the frames received, those given to a controller only.
     pub to_controller: u64,
+}
+
+/// How frames are taken from a device by AF_XDP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AfXdp {
+    /// `native` or `generic`.
+    pub mode: String,
+    /// Whether the device itself writes to the switch's memory.
+    pub zero_copy: bool,
+    /// Its queues.
+    pub queues: Vec<AfXdpQueue>,
+}
+
+/// A queue of such a device, and where the chunks of memory are that its frames lie in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AfXdpQueue {
+    /// Those for receiving.
+    pub rx: Account,
+    /// Those for transmitting.
+    pub tx: Account,
+    /// Frames that came for the queue, and were dropped by the kernel before the switch saw them: it had no chunk or no room in the ring for them.
+    pub dropped_by_kernel: u64,
 }
 
 /// A cached flow.

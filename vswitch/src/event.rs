@@ -20,6 +20,7 @@ pub enum Kind {
     Signal,
     Launcher,
     Workers,
+    Devices,
     ControlListener,
     ControlClient,
     PortListener,
@@ -29,10 +30,11 @@ pub enum Kind {
     OpenFlowConnection,
 }
 
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 11] = [
     Kind::Signal,
     Kind::Launcher,
     Kind::Workers,
+    Kind::Devices,
     Kind::ControlListener,
     Kind::ControlClient,
     Kind::PortListener,

@@ -1,7 +1,7 @@
 //! The appliance as a library: what the binary is made of, so that tests can reach its parts.
 //!
 //! [`cli`] and [`config`] make one checked config of flags and file. `vswitch run` is the [`launcher`], which starts the [`switch`] as a process
-//! of its own and opens sockets for it. `vswitch ctl` ([`ctl`]) talks to the switch in [`document`]s. [`openflow`] speaks for it to controllers.
+//! of its own and opens sockets for it. `vswitch ctl` ([`ctl`]) talks to the switch in [`document`]s. [`openflow`] speaks for it to controllers, and [`uplink`] has its ports over network devices.
 
 pub mod cli;
 pub mod config;
@@ -12,6 +12,7 @@ pub mod launcher;
 pub mod log;
 pub mod openflow;
 pub mod switch;
+pub mod uplink;
 
 use std::process::ExitCode;
 

@@ -265,6 +265,7 @@ impl Loaded {
                 hw_addr: [0; 6],
                 config: PortConfig::default(),
                 link_up: true,
+                speed: None,
                 mtu: 1500,
                 vlan: VlanMode::default(),
                 output,

@@ -54,6 +54,9 @@ impl std::fmt::Display for PortNo {
 /// they count, and in nothing else. (They are not the queues of a virtio-net device.)
 pub const QUEUES: u32 = 8;
 
+/// How many frames are assigned to queues at once.
+const CHUNK: usize = 64;
+
 /// One receive queue of a port, polled by one worker at a time.
 pub trait RxQueue: Send {
     /// Takes up to [`crate::frame::BATCH`] frames into the empty `batch`, hands it to `consume` if there are any, and gives their buffers back
@@ -65,6 +68,11 @@ pub trait RxQueue: Send {
     /// About how many frames wait to be taken. A queue that can't tell says [`usize::MAX`].
     fn waiting(&mut self) -> usize {
         usize::MAX
+    }
+
+    /// Whether a look at it in vain costs a system call. Such a queue is put to rest as soon as it is quiet, however few queues there are.
+    fn is_costly(&self) -> bool {
+        false
     }
 
     /// Asks to be notified of the next frame, and says whether there is work already (then the worker must not block).
@@ -86,6 +94,8 @@ pub struct Share {
 impl Share {
     /// The only worker of a switch.
     pub const WHOLE: Self = Self { worker: 0, workers: 1 };
+    /// The most queues that frames are spread over.
+    pub const QUEUES_MAX: usize = 128;
 
     /// Which of `queues` queues, numbered from 0, is this worker's for a frame with this hash; there is one at least. With as many queues as workers, no two
     /// workers have one in common. Frames of a flow stay in order: they have the same hash, and come to the same worker.
@@ -96,6 +106,31 @@ impl Share {
         }
         let own = (queues - worker).div_ceil(workers);
         worker + workers * ((u64::from(hash) * own as u64) >> 32) as usize
+    }
+
+    /// Spreads frames of `batch` over this worker's share of `queues` queues, [`Share::QUEUES_MAX`] at most: hands each queue those that are its, in order.
+    #[inline]
+    pub fn spread(self, queues: usize, batch: &Batch, slots: &[u16], mut transmit: impl FnMut(usize, &[u16])) {
+        if queues <= self.workers {
+            return transmit(self.queue(queues, 0), slots);
+        }
+        for chunk in slots.chunks(CHUNK) {
+            let (mut places, mut used) = ([0; CHUNK], 0u128);
+            for (place, &slot) in places.iter_mut().zip(chunk) {
+                *place = self.queue(queues, batch.frame(slot).hash);
+                used |= 1 << *place;
+            }
+            while used != 0 {
+                let queue = used.trailing_zeros() as usize;
+                used &= used - 1;
+                let (mut own, mut count) = ([0; CHUNK], 0);
+                for (_, &slot) in places.iter().zip(chunk).filter(|(of, _)| **of == queue) {
+                    own[count] = slot;
+                    count += 1;
+                }
+                transmit(queue, &own[..count]);
+            }
+        }
     }
 }
 

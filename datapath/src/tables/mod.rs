@@ -271,6 +271,12 @@ impl Tables {
         Ok(self.put_port(Port { link_up: up, ..port }))
     }
 
+    /// Says how the network device behind a port is.
+    pub fn set_device(&mut self, no: PortNo, up: bool, mtu: u16, speed: Option<u32>) -> Result<Arc<Port>, PortError> {
+        let port = self.port(no)?;
+        Ok(self.put_port(Port { link_up: up, mtu, speed, ..port }))
+    }
+
     /// Changes how a port carries VLANs.
     pub fn set_vlan(&mut self, no: PortNo, vlan: VlanMode) -> Result<Arc<Port>, PortError> {
         let port = self.port(no)?;

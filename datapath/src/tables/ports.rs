@@ -19,6 +19,8 @@ pub struct Port {
     pub config: PortConfig,
     /// Whether somebody is at the other end.
     pub link_up: bool,
+    /// How fast its link is, in Mbit/s, if that means anything.
+    pub speed: Option<u32>,
     /// The most bytes behind the Ethernet header of a frame.
     pub mtu: u16,
     /// How it carries VLANs in the learning switch (NORMAL).

@@ -57,12 +57,12 @@ impl Inputs {
         self.all.retain(|input| input.port != port);
     }
 
-    /// Puts the queues that brought nothing since the last call to rest, as long as there are more than a few.
+    /// Puts the queues that brought nothing since the last call to rest, as long as there are more than a few; those that are costly to look at in any case.
     pub fn rest(&mut self) {
         let mut at = 0;
         while at < self.polled {
             let input = &mut self.all[at];
-            if self.polled > FEW && input.quiet {
+            if input.quiet && (self.polled > FEW || input.queue.is_costly()) {
                 if !input.queue.arm() {
                     self.polled -= 1;
                     self.all.swap(at, self.polled);

@@ -24,6 +24,7 @@ impl Rig {
                 hw_addr: [2, 0, 0, 0, 0, number as u8],
                 config: PortConfig::default(),
                 link_up: true,
+                speed: None,
                 mtu: 1500,
                 vlan: VlanMode::Trunk { vlans: VlanSet::all(), native: None },
                 output: Arc::new(port.clone()),

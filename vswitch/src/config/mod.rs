@@ -6,6 +6,7 @@
 
 mod diff;
 mod file;
+mod kinds;
 mod openflow;
 mod run_dir;
 mod spec;
@@ -19,16 +20,18 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use datapath::port::PortNo;
 use toml::Spanned;
 
 pub use diff::{Step, steps};
 pub use file::{ConfigFile, FileError};
+pub use kinds::{AfXdp, Device, DeviceName, Role, Steal, Tap, VhostUser};
 pub use openflow::{OpenFlow, Rate};
 pub use run_dir::{NoRunDir, RunDir, SOCKET_PATH_MAX};
-pub use spec::{Name, PortKind, PortSpec, QUEUES_MAX, Role, SpecError, VhostUser, VlanSpec, parse_port};
+pub use spec::{Name, PortKind, PortSpec, QUEUES_MAX, SpecError, VlanSpec, parse_port};
 pub use target::{ControllerTarget, ListenTarget, OPENFLOW_PORT, TargetError};
 pub use tls::{TlsFile, TlsFiles};
-pub use words::{DatapathId, FailMode, LogLevel, Poll, Version, Versions};
+pub use words::{DatapathId, FailMode, LogLevel, Poll, Version, Versions, XdpMode, ZeroCopy};
 
 use crate::cli::RunArgs;
 
@@ -60,7 +63,7 @@ pub struct Config {
     pub openflow: OpenFlow,
     /// What it shows of itself over TLS, and whom it trusts there; given if there is an `ssl` or `pssl` target.
     pub tls: Option<TlsFiles>,
-    /// Its ports, in their order; no name, OpenFlow number or socket twice.
+    /// Its ports, in their order; no name, OpenFlow number, socket or device twice.
     pub ports: Vec<PortConfig>,
 }
 
@@ -124,7 +127,9 @@ enum Problem {
     #[error("port {0} is given twice; give each port a name of its own")]
     DuplicatePort(Name),
     #[error("ports {first} and {second} both want the OpenFlow port number {ofport}; give each a number of its own")]
-    DuplicateOfport { first: Name, second: Name, ofport: u32 },
+    DuplicateOfport { first: Name, second: Name, ofport: PortNo },
+    #[error("ports {first} and {second} both want the device {device}; give each a device of its own")]
+    DuplicateDevice { first: Name, second: Name, device: DeviceName },
     #[error("{second} wants the socket {} of {first}; give each a socket of its own", socket.display())]
     DuplicateSocket { first: String, second: String, socket: PathBuf },
     #[error("the socket path {} is {} bytes long; {SOCKET_PATH_MAX} are possible", .0.display(), .0.as_os_str().len())]
@@ -385,8 +390,9 @@ impl PortConfig {
     /// A port whose socket is found from the run directory.
     pub fn new(name: &Name, spec: &PortSpec, origin: Origin, run_dir: &RunDir) -> Self {
         let mut spec = spec.clone();
-        let PortKind::VhostUser(vhost_user) = &mut spec.kind;
-        vhost_user.socket = run_dir.resolve(&vhost_user.socket);
+        if let PortKind::VhostUser(vhost_user) = &mut spec.kind {
+            vhost_user.socket = run_dir.resolve(&vhost_user.socket);
+        }
         Self { name: name.clone(), spec, origin }
     }
 }
@@ -395,7 +401,8 @@ impl PortConfig {
 #[derive(Default)]
 struct Taken {
     names: HashSet<Name>,
-    ofports: HashMap<u32, Name>,
+    ofports: HashMap<PortNo, Name>,
+    devices: HashMap<DeviceName, Name>,
     sockets: HashMap<PathBuf, String>,
 }
 
@@ -422,8 +429,13 @@ impl Taken {
         {
             return Err(Problem::DuplicateOfport { first, second: port.name.clone(), ofport });
         }
-        let PortKind::VhostUser(vhost_user) = &port.spec.kind;
-        self.socket(format!("port {}", port.name), &vhost_user.socket)
+        match &port.spec.kind {
+            PortKind::VhostUser(vhost_user) => self.socket(format!("port {}", port.name), &vhost_user.socket),
+            PortKind::Device(device) => match self.devices.insert(device.name().clone(), port.name.clone()) {
+                Some(first) => Err(Problem::DuplicateDevice { first, second: port.name.clone(), device: device.name().clone() }),
+                None => Ok(()),
+            },
+        }
     }
 }
 

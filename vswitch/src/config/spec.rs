@@ -1,17 +1,19 @@
-//! A port as an operator writes it: `NAME=SPEC`.
+//! A port as an operator writes it: `NAME=SPEC`. What each kind of port has of its own is in [`super::kinds`].
 
 use std::fmt;
-use std::path::PathBuf;
 use std::str::FromStr;
 
-/// The most queue pairs that a vhost-user front end can number (the ring index of its messages has 8 bits).
+use datapath::port::PortNo;
+
+use super::kinds::{AfXdp, Device, Tap, VhostUser};
+use super::words::UnknownWord;
+
+/// The most queues, or pairs of them, that a port can have (the ring index of vhost-user's messages has 8 bits).
 pub const QUEUES_MAX: u16 = 128;
 /// The smallest MTU that every IPv4 host must take (RFC 791).
 pub const MTU_MIN: u16 = 68;
 /// OpenFlow 1.3 gives a port's name 16 bytes with the final zero (7.2.1).
 pub const NAME_MAX: usize = 15;
-/// `OFPP_MAX`, the highest number of an ordinary port.
-const OFPORT_MAX: u32 = 0xffff_ff00;
 
 /// The name of a port or a switch: 1 to 15 letters, digits, dots, dashes and underscores, as a Linux interface might be called.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Deserialize)]
@@ -26,8 +28,8 @@ pub struct PortSpec {
     pub kind: PortKind,
     /// Which VLANs it is in.
     pub vlan: VlanSpec,
-    /// The OpenFlow port number that the operator wants, 1 to `OFPP_MAX`.
-    pub ofport: Option<u32>,
+    /// The OpenFlow port number that the operator wants, 1 to `OFPP_MAX`, or [`PortNo::LOCAL`].
+    pub ofport: Option<PortNo>,
 }
 
 /// How a port's frames come and go.
@@ -35,28 +37,8 @@ pub struct PortSpec {
 pub enum PortKind {
     /// A guest's virtio-net queues over vhost-user.
     VhostUser(VhostUser),
-}
-
-/// A vhost-user port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VhostUser {
-    /// The Unix socket; relative to the run directory unless absolute.
-    pub socket: PathBuf,
-    /// Who listens on it.
-    pub role: Role,
-    /// The most queue pairs that the guest may use, 1 to [`QUEUES_MAX`].
-    pub queues: u16,
-    /// The MTU that the guest is told, in bytes, and the longest frame it is sent, without the Ethernet header and tags.
-    pub mtu: Option<u16>,
-}
-
-/// Which end of a vhost-user socket the switch is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// The switch listens, the front end connects.
-    Server,
-    /// The front end listens, the switch connects and keeps trying.
-    Client,
+    /// A network device of the host.
+    Device(Device),
 }
 
 /// Which VLANs a port is in.
@@ -83,16 +65,22 @@ pub enum SpecError {
     NoEquals(String),
     #[error("name `{0}` must have 1 to 15 letters, digits, dots, dashes or underscores")]
     BadName(String),
-    #[error("`{0}` does not say what kind of port it is; start it with vhost-user:SOCKET")]
+    #[error("`{0}` does not say what kind of port it is; start it with vhost-user:SOCKET, af-xdp:DEVICE or tap:NAME")]
     NoKind(String),
-    #[error("there is no port kind `{0}`; use vhost-user:SOCKET")]
+    #[error("there is no port kind `{0}`; use vhost-user:SOCKET, af-xdp:DEVICE or tap:NAME")]
     UnknownKind(String),
-    #[error("{0} ports are not available in this version; use vhost-user:SOCKET")]
-    NotAvailable(&'static str),
     #[error("vhost-user needs the path of a socket; write vhost-user:SOCKET")]
     NoSocket,
-    #[error("there is no option `{0}` for a vhost-user port; the options are client, queues=N, mtu=N, vlan=N, trunk=A-B and ofport=N")]
-    UnknownOption(String),
+    #[error("`{name}` can't be the name of a network device: it {wrong}; write {form}")]
+    BadDevice { name: String, wrong: &'static str, form: &'static str },
+    #[error("there is no option `{option}` for a port of kind {kind}; the options are {known}")]
+    UnknownOption { option: String, kind: &'static str, known: &'static str },
+    #[error("{option}: {source}")]
+    UnknownWord { option: &'static str, source: UnknownWord },
+    #[error("steal={0} says nothing that is known; use all, none, or mac= with an Ethernet address like 02:00:00:00:00:01")]
+    BadSteal(String),
+    #[error("ofport={0} is not a number from 1 to {max}, nor local", max = PortNo::MAX.0)]
+    BadOfport(String),
     #[error("option {0} is given twice; give it once")]
     Twice(&'static str),
     #[error("{option}={value} is not a number from {least} to {most}")]
@@ -140,15 +128,27 @@ pub fn parse_port(text: &str) -> Result<(Name, PortSpec), SpecError> {
     Ok((name.parse()?, spec.parse()?))
 }
 
+impl PortKind {
+    /// What it is called in a SPEC.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::VhostUser(_) => VhostUser::WORD,
+            Self::Device(device) => device.word(),
+        }
+    }
+}
+
 impl FromStr for PortSpec {
     type Err = SpecError;
 
     fn from_str(text: &str) -> Result<Self, SpecError> {
         let (kind, rest) = text.split_once(':').ok_or_else(|| SpecError::NoKind(text.to_owned()))?;
+        let (what, options) = rest.split_once(',').map_or((rest, None), |(what, options)| (what, Some(options)));
+        let options = options.into_iter().flat_map(|options| options.split(','));
         match kind {
-            "vhost-user" => vhost_user(rest),
-            "af-xdp" => Err(SpecError::NotAvailable("af-xdp")),
-            "tap" => Err(SpecError::NotAvailable("tap")),
+            VhostUser::WORD => VhostUser::parse(what, options),
+            AfXdp::WORD => AfXdp::parse(what, options),
+            Tap::WORD => Tap::parse(what, options),
             _ => Err(SpecError::UnknownKind(kind.to_owned())),
         }
     }
@@ -162,35 +162,62 @@ impl TryFrom<String> for PortSpec {
     }
 }
 
-fn vhost_user(text: &str) -> Result<PortSpec, SpecError> {
-    let mut parts = text.split(',');
-    let socket = parts.next().unwrap_or_default();
-    if socket.is_empty() {
-        return Err(SpecError::NoSocket);
-    }
-    let (mut client, mut queues, mut mtu, mut vlan, mut ofport) = (None, None, None, None, None);
-    let mut trunk = Vec::new();
-    for part in parts {
-        match part.split_once('=') {
-            None if part == "client" => once("client", &mut client, ())?,
-            Some(("queues", value)) => once("queues", &mut queues, number("queues", value, 1, u32::from(QUEUES_MAX))? as u16)?,
-            Some(("mtu", value)) => once("mtu", &mut mtu, number("mtu", value, u32::from(MTU_MIN), u32::from(u16::MAX))? as u16)?,
-            Some(("vlan", value)) => once("vlan", &mut vlan, number("vlan", value, 1, 4094)? as u16)?,
-            Some(("ofport", value)) => once("ofport", &mut ofport, number("ofport", value, 1, OFPORT_MAX)?)?,
-            Some(("trunk", value)) => trunk.push(vlan_range(value)?),
-            _ => return Err(SpecError::UnknownOption(part.to_owned())),
-        }
-    }
-    let vlan = match (vlan, trunk.is_empty()) {
-        (None, true) => VlanSpec::All,
-        (Some(vlan), true) => VlanSpec::Access(vlan),
-        (native, false) => VlanSpec::Trunk { ranges: trunk, native },
-    };
-    let role = if client.is_some() { Role::Client } else { Role::Server };
-    Ok(PortSpec { kind: PortKind::VhostUser(VhostUser { socket: socket.into(), role, queues: queues.unwrap_or(1), mtu }), vlan, ofport })
+/// The options that all kinds of port have.
+#[derive(Debug, Default)]
+pub(super) struct Common {
+    queues: Option<u16>,
+    pub mtu: Option<u16>,
+    vlan: Option<u16>,
+    trunk: Vec<(u16, u16)>,
+    ofport: Option<PortNo>,
 }
 
-fn once<T>(option: &'static str, place: &mut Option<T>, value: T) -> Result<(), SpecError> {
+impl Common {
+    /// Takes the options of a port: those that `own` knows, which answers whether it does, and the others here.
+    pub fn parse<'a>(
+        options: impl Iterator<Item = &'a str>,
+        kind: &'static str,
+        known: &'static str,
+        mut own: impl FnMut(&'a str, Option<&'a str>) -> Result<bool, SpecError>,
+    ) -> Result<Self, SpecError> {
+        let mut common = Self::default();
+        for option in options {
+            let (word, value) = option.split_once('=').map_or((option, None), |(word, value)| (word, Some(value)));
+            if own(word, value)? {
+                continue;
+            }
+            let unknown = || SpecError::UnknownOption { option: option.to_owned(), kind, known };
+            let value = value.ok_or_else(unknown)?;
+            match word {
+                "queues" => once("queues", &mut common.queues, number("queues", value, 1, u32::from(QUEUES_MAX))? as u16)?,
+                "mtu" => once("mtu", &mut common.mtu, number("mtu", value, u32::from(MTU_MIN), u32::from(u16::MAX))? as u16)?,
+                "vlan" => once("vlan", &mut common.vlan, number("vlan", value, 1, 4094)? as u16)?,
+                "ofport" => once("ofport", &mut common.ofport, ofport(value)?)?,
+                "trunk" => common.trunk.push(vlan_range(value)?),
+                _ => return Err(unknown()),
+            }
+        }
+        Ok(common)
+    }
+
+    /// The number of queues, one if none is given.
+    pub fn queues(&self) -> u16 {
+        self.queues.unwrap_or(1)
+    }
+
+    /// A port with these options.
+    pub fn spec(self, kind: PortKind) -> PortSpec {
+        let vlan = match (self.vlan, self.trunk.is_empty()) {
+            (None, true) => VlanSpec::All,
+            (Some(vlan), true) => VlanSpec::Access(vlan),
+            (native, false) => VlanSpec::Trunk { ranges: self.trunk, native },
+        };
+        PortSpec { kind, vlan, ofport: self.ofport }
+    }
+}
+
+/// Sets an option that may be given once.
+pub(super) fn once<T>(option: &'static str, place: &mut Option<T>, value: T) -> Result<(), SpecError> {
     if place.replace(value).is_some() { Err(SpecError::Twice(option)) } else { Ok(()) }
 }
 
@@ -199,6 +226,13 @@ fn number(option: &'static str, value: &str, least: u32, most: u32) -> Result<u3
     match value.parse() {
         Ok(number) if plain && (least..=most).contains(&number) => Ok(number),
         _ => Err(SpecError::OutOfRange { option, value: value.to_owned(), least, most }),
+    }
+}
+
+fn ofport(value: &str) -> Result<PortNo, SpecError> {
+    match value {
+        "local" => Ok(PortNo::LOCAL),
+        _ => number("ofport", value, 1, PortNo::MAX.0).map(PortNo).map_err(|_| SpecError::BadOfport(value.to_owned())),
     }
 }
 
@@ -213,6 +247,8 @@ fn vlan_range(text: &str) -> Result<(u16, u16), SpecError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::kinds::{Role, Steal};
+    use super::super::words::{XdpMode, ZeroCopy};
     use super::*;
 
     #[test]
@@ -227,7 +263,10 @@ mod tests {
     fn every_option_is_taken() {
         let spec: PortSpec = "vhost-user:a=b.sock,client,queues=4,mtu=9000,trunk=10-20,trunk=30,ofport=7".parse().expect("valid");
         let kind = PortKind::VhostUser(VhostUser { socket: "a=b.sock".into(), role: Role::Client, queues: 4, mtu: Some(9000) });
-        assert_eq!(spec, PortSpec { kind, vlan: VlanSpec::Trunk { ranges: vec![(10, 20), (30, 30)], native: None }, ofport: Some(7) });
+        assert_eq!(
+            spec,
+            PortSpec { kind, vlan: VlanSpec::Trunk { ranges: vec![(10, 20), (30, 30)], native: None }, ofport: Some(PortNo(7)) }
+        );
         let spec: PortSpec = "vhost-user:x,vlan=10".parse().expect("valid");
         assert_eq!(spec.vlan, VlanSpec::Access(10));
         let spec: PortSpec = "vhost-user:x,vlan=10,trunk=20".parse().expect("valid");
@@ -243,13 +282,25 @@ mod tests {
         }
         assert_eq!(error("a=/tmp/x"), SpecError::NoKind("/tmp/x".into()));
         assert_eq!(error("a=veth:x"), SpecError::UnknownKind("veth".into()));
-        assert_eq!(error("a=tap:x"), SpecError::NotAvailable("tap"));
-        assert_eq!(error("a=af-xdp:eth0"), SpecError::NotAvailable("af-xdp"));
         assert_eq!(error("a=vhost-user:"), SpecError::NoSocket);
         assert_eq!(error("a=vhost-user:,client"), SpecError::NoSocket);
-        assert_eq!(error("a=vhost-user:x,server"), SpecError::UnknownOption("server".into()));
-        assert_eq!(error("a=vhost-user:x,client=1"), SpecError::UnknownOption("client=1".into()));
-        assert_eq!(error("a=vhost-user:x,"), SpecError::UnknownOption(String::new()));
+        for (option, kinds) in [
+            ("server", &["vhost-user:x", "tap:x", "af-xdp:x"][..]),
+            ("", &["vhost-user:x", "tap:x", "af-xdp:x"]),
+            ("client=1", &["vhost-user:x"]),
+            ("client", &["tap:x", "af-xdp:x"]),
+            ("persistent", &["vhost-user:x", "af-xdp:x"]),
+            ("steal=all", &["vhost-user:x", "tap:x"]),
+        ] {
+            for kind in kinds {
+                let error = error(&format!("a={kind},{option}")).to_string();
+                let kind = kind.trim_end_matches(":x");
+                assert!(
+                    error.starts_with(&format!("there is no option `{option}` for a port of kind {kind}; the options are ")),
+                    "{error}"
+                );
+            }
+        }
         assert_eq!(error("a=vhost-user:x,queues=1,queues=2"), SpecError::Twice("queues"));
         for value in ["0", "129", "+1", "1 ", "x", "", "4294967297"] {
             let expected = SpecError::OutOfRange { option: "queues", value: value.into(), least: 1, most: 128 };
@@ -260,11 +311,66 @@ mod tests {
         }
     }
 
+    #[test]
+    fn devices_have_options_of_their_own() {
+        let kind = |text: &str| parse_port(&format!("a={text}")).expect(text).1.kind;
+        let tap = |name: &str, queues, persistent, mtu| {
+            PortKind::Device(Device::Tap(Tap { name: name.parse().expect("a device's name"), queues, persistent, mtu }))
+        };
+        assert_eq!(kind("tap:tap0"), tap("tap0", 1, false, None));
+        assert_eq!(kind("tap:br-int.7,queues=4,persistent,mtu=9000,vlan=3"), tap("br-int.7", 4, true, Some(9000)));
+        let plain = AfXdp {
+            device: "eth0".parse().expect("a device's name"),
+            queues: 1,
+            mode: XdpMode::Native,
+            busy_poll: false,
+            zero_copy: ZeroCopy::Auto,
+            steal: Steal::All,
+            mtu: None,
+        };
+        assert_eq!(kind("af-xdp:eth0"), PortKind::Device(Device::AfXdp(plain.clone())));
+        let steal = Steal::Address([2, 0, 0, 0, 0, 0xab]);
+        let all = AfXdp { queues: 2, mode: XdpMode::Generic, zero_copy: ZeroCopy::Off, steal, busy_poll: true, mtu: Some(1400), ..plain };
+        assert_eq!(
+            kind("af-xdp:eth0,queues=2,mode=generic,zero-copy=off,steal=mac=02:00:00:00:00:aB,busy-poll,mtu=1400,trunk=1-9,ofport=3"),
+            PortKind::Device(Device::AfXdp(all))
+        );
+        assert_eq!(parse_port("a=tap:t,ofport=local").expect("valid").1.ofport, Some(PortNo::LOCAL));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_device_is_named() {
+        let error = |text: &str| parse_port(&format!("a={text}")).expect_err(text).to_string();
+        for (text, says) in [
+            ("tap:", "`` can't be the name of a network device: it is empty; write tap:NAME"),
+            ("tap:sixteen-letters-", "it is longer than 15 bytes"),
+            ("af-xdp:a/b", "it has a character that the kernel does not allow; write af-xdp:DEVICE"),
+            ("tap:a b", "it has a character"),
+            ("tap:tap%d", "it has a character"),
+            ("tap:..", "it has a character"),
+            ("tap:t,queues=200", "queues=200 is not a number from 1 to 128"),
+            ("tap:t,persistent,persistent", "option persistent is given twice"),
+            ("tap:t,persistent=1", "there is no option `persistent=1`"),
+            ("af-xdp:e,mode=fast", "mode: `fast` is not known here; use native or generic"),
+            ("af-xdp:e,zero-copy=yes", "zero-copy: `yes` is not known here; use auto, on or off"),
+            ("af-xdp:e,steal=some", "steal=some says nothing that is known; use all, none, or mac="),
+            ("af-xdp:e,steal=mac=02:00:00:00:00", "steal=mac=02:00:00:00:00 says nothing that is known"),
+            ("af-xdp:e,steal=mac=01:00:5e:00:00:01", "steal=mac=01:00:5e:00:00:01 says nothing that is known"),
+            ("tap:t,ofport=LOCAL", "ofport=LOCAL is not a number from 1 to 4294967040, nor local"),
+            ("tap:t,ofport=4294967294", "ofport=4294967294 is not a number"),
+        ] {
+            let error = error(text);
+            assert!(error.contains(says), "{text}: {error}");
+        }
+    }
+
     proptest::proptest! {
         #[test]
         fn any_text_is_parsed_or_refused(text in ".{0,40}") {
             let _ = parse_port(&text);
-            let _ = parse_port(&format!("a=vhost-user:{text}"));
+            for kind in ["vhost-user", "af-xdp", "tap"] {
+                let _ = parse_port(&format!("a={kind}:{text}"));
+            }
         }
     }
 }

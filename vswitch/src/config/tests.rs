@@ -68,7 +68,7 @@ fn the_file_says_all_and_flags_win() {
     assert_eq!((from_file.name.as_str(), from_file.fail_mode, from_file.datapath_id), ("br1", FailMode::Secure, DatapathId(1)));
     assert_eq!(from_file.polling, Polling { poll: Poll::Busy, idle: Duration::from_micros(70) });
     assert_eq!((from_file.listen.len(), from_file.controllers.len(), from_file.ports.len()), (2, 1, 2));
-    let PortKind::VhostUser(vhost_user) = &from_file.ports[0].spec.kind;
+    let PortKind::VhostUser(vhost_user) = &from_file.ports[0].spec.kind else { panic!("{from_file:?}") };
     assert_eq!(vhost_user.socket, Path::new("/run/test/vm1.sock"));
 
     let won = config(
@@ -84,7 +84,7 @@ fn the_file_says_all_and_flags_win() {
     assert_eq!(won.controllers, [ControllerTarget::Unix("/run/test/c".into())]);
     let names: Vec<_> = won.ports.iter().map(|port| port.name.as_str()).collect();
     assert_eq!(names, ["vm1", "vm2", "vm3"]);
-    let PortKind::VhostUser(vhost_user) = &won.ports[1].spec.kind;
+    let PortKind::VhostUser(vhost_user) = &won.ports[1].spec.kind else { panic!("{won:?}") };
     assert_eq!(vhost_user.socket, Path::new("/run/test/other"));
 }
 
@@ -93,7 +93,7 @@ fn malformed_files_are_refused_with_the_line() {
     for (text, line, says) in [
         ("[switch]\nnam = 'x'", "line 2", "unknown field `nam`"),
         ("\n\n[wrong]", "line 3", "unknown field `wrong`"),
-        ("[[port]]\nname = 'vm1'\nspec = 'tap:x'", "line 3", "tap ports are not available in this version; use vhost-user:SOCKET"),
+        ("[[port]]\nname = 'vm1'\nspec = 'tap:x,client'", "line 3", "there is no option `client` for a port of kind tap"),
         ("[[port]]\nname = 'vm 1'\nspec = 'vhost-user:x'", "line 2", "name `vm 1` must have"),
         ("[workers]\npoll = 'often'", "line 2", "use adaptive, busy or interrupt"),
         ("[openflow]\nversions = ['1.1']", "line 2", "OpenFlow 1.1 is not available"),
@@ -142,6 +142,7 @@ fn a_port_is_added_only_where_there_is_room() {
     assert_eq!(add("vm3=vhost-user:vm3.sock"), Ok(()));
     assert_eq!(add("vm1=vhost-user:vm3.sock"), Err("port vm1 is given twice; give each port a name of its own".into()));
     assert!(add("vm3=vhost-user:vm1.sock").is_err());
+    assert_eq!(add("host=tap:vm1"), Ok(()));
     assert!(add("vm3=vhost-user:br0.mgmt").is_err());
 }
 

@@ -15,8 +15,8 @@ pub struct UnknownWord {
 macro_rules! words {
     ($(#[$meta:meta])* $name:ident($known:literal) { $($(#[$doc:meta])* $variant:ident = $text:literal,)* }) => {
         $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
-        #[serde(try_from = "String")]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+        #[serde(try_from = "String", into = "String")]
         pub enum $name { $($(#[$doc])* $variant,)* }
 
         impl $name {
@@ -34,6 +34,10 @@ macro_rules! words {
         impl TryFrom<String> for $name {
             type Error = UnknownWord;
             fn try_from(text: String) -> Result<Self, UnknownWord> { text.parse() }
+        }
+
+        impl From<$name> for String {
+            fn from(word: $name) -> Self { word.word().to_owned() }
         }
 
         impl fmt::Display for $name {
@@ -61,6 +65,28 @@ words! {
         Standalone = "standalone",
         /// It does what the rules say, and nothing else.
         Secure = "secure",
+    }
+}
+
+words! {
+    /// Where in the kernel an XDP program sees frames.
+    XdpMode("native or generic") {
+        /// In the device's driver.
+        Native = "native",
+        /// Behind it, for drivers that have no place for a program.
+        Generic = "generic",
+    }
+}
+
+words! {
+    /// Whether a device itself reads and writes frames in our memory.
+    ZeroCopy("auto, on or off") {
+        /// If its driver can.
+        Auto = "auto",
+        /// It must.
+        On = "on",
+        /// The kernel copies.
+        Off = "off",
     }
 }
 

@@ -1,6 +1,6 @@
 //! The socket between the launcher and the switch.
 //!
-//! The switch asks, the launcher answers, with a descriptor if one was asked for (SCM_RIGHTS). A message is a JSON document in one packet of a
+//! The switch asks, the launcher answers, with what was asked for: descriptors (SCM_RIGHTS). A message is a JSON document in one packet of a
 //! Unix socket (SOCK_SEQPACKET), so that none is ever torn. Answers carry the number of their request and may come in any order. When
 //! either process ends, the other finds the socket closed.
 
@@ -17,10 +17,13 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::config::TlsFile;
+use crate::config::{Device, TlsFile};
+use crate::uplink::Opened;
 
 /// The longest message. Paths are shorter than `sun_path`, and host names than 256 bytes.
 const MESSAGE_MAX: usize = 4096;
+/// The most descriptors of a message: some for each queue of a device, and fewer than the kernel passes at once (253).
+const DESCRIPTORS_MAX: usize = 160;
 
 /// What the switch asks of the launcher.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +54,10 @@ pub enum Request {
         /// Counts the attempts, so that each of several addresses gets its turn.
         attempt: u32,
     },
+    /// Open a network device.
+    OpenDevice(Device),
+    /// Open a socket that hears of network devices.
+    WatchDevices,
     /// Tell whoever started the switch that it is ready.
     Ready,
 }
@@ -64,13 +71,30 @@ pub struct Asked {
     pub request: Request,
 }
 
-/// An answer, without the descriptor that may come with it.
+/// An answer, without the descriptors that may come with it.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     /// The request's number.
     pub id: u64,
     /// What went wrong, in one line.
     pub error: Option<String>,
+    /// What the descriptors are, if they are a device's.
+    pub device: Option<Opened>,
+}
+
+/// What was asked for.
+#[derive(Debug, Default)]
+pub struct Given {
+    /// Open descriptors.
+    pub descriptors: Vec<OwnedFd>,
+    /// What they are, if they are a device's.
+    pub device: Option<Opened>,
+}
+
+impl From<OwnedFd> for Given {
+    fn from(descriptor: OwnedFd) -> Self {
+        Self { descriptors: vec![descriptor], device: None }
+    }
 }
 
 /// One end of the socket.
@@ -96,26 +120,26 @@ impl Channel {
         Ok(Self { socket: self.socket.try_clone()? })
     }
 
-    /// Sends a message, with a descriptor or without.
-    pub fn send<T: Serialize>(&self, message: &T, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    /// Sends a message, with descriptors or without.
+    pub fn send<T: Serialize>(&self, message: &T, descriptors: &[OwnedFd]) -> io::Result<()> {
         let bytes = serde_json::to_vec(message)?;
         if bytes.len() > MESSAGE_MAX {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the message to the launcher is too long; shorten the path or name"));
         }
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
         let mut control = SendAncillaryBuffer::new(&mut space);
-        let fds: Vec<_> = fd.into_iter().collect();
-        if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&fds)) {
-            unreachable!("there is room for one descriptor");
+        let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+        if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "more descriptors than one message has room for"));
         }
         rustix::io::retry_on_intr(|| sendmsg(&self.socket, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL))?;
         Ok(())
     }
 
     /// Takes the next message, if there is one. The other end's being gone is [`io::ErrorKind::UnexpectedEof`].
-    pub fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Option<OwnedFd>)>> {
+    pub fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
         let mut bytes = [0; MESSAGE_MAX];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
         let received = match recvmsg(&self.socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags) {
@@ -127,11 +151,13 @@ impl Channel {
         if received == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let fd = control.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-            _ => None,
-        });
-        Ok(Some((serde_json::from_slice(&bytes[..received])?, fd)))
+        let mut descriptors = Vec::new();
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(passed) = message {
+                descriptors.extend(passed);
+            }
+        }
+        Ok(Some((serde_json::from_slice(&bytes[..received])?, descriptors)))
     }
 }
 
@@ -149,21 +175,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_descriptor_passes_with_its_message() {
+    fn descriptors_pass_with_their_message() {
         let (near, far) = Channel::pair().expect("a pair");
         let far = Channel::from_socket(far);
         assert!(far.receive::<Asked>().expect("open").is_none());
 
         let asked = Asked { id: 7, request: Request::ListenUnix { path: "/a b".into(), private: true } };
-        near.send(&asked, None).expect("sent");
-        let (received, fd) = far.receive::<Asked>().expect("open").expect("a message");
-        assert_eq!((received, fd.is_none()), (asked, true));
+        near.send(&asked, &[]).expect("sent");
+        let (received, descriptors) = far.receive::<Asked>().expect("open").expect("a message");
+        assert_eq!((received, descriptors.len()), (asked, 0));
 
         let (mut ours, theirs) = UnixStream::pair().expect("a pair");
-        far.send(&Answer { id: 7, error: None }, Some(theirs.as_fd())).expect("sent");
-        drop((theirs, far));
-        let (_, fd) = near.receive::<Answer>().expect("open").expect("a message");
-        let mut passed = UnixStream::from(fd.expect("a descriptor"));
+        let theirs = OwnedFd::from(theirs);
+        let many: Vec<_> = (0..DESCRIPTORS_MAX).map(|_| theirs.try_clone().expect("a copy")).collect();
+        far.send(&Answer { id: 7, error: None, device: None }, &many).expect("sent");
+        drop((theirs, many, far));
+        let (_, mut descriptors) = near.receive::<Answer>().expect("open").expect("a message");
+        assert_eq!(descriptors.len(), DESCRIPTORS_MAX);
+        let mut passed = UnixStream::from(descriptors.remove(0));
+        drop(descriptors);
         passed.write_all(b"x").expect("written");
         drop(passed);
         let mut read = Vec::new();

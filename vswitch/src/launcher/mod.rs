@@ -1,8 +1,8 @@
 //! `vswitch run`: the launcher.
 //!
 //! The launcher keeps whatever privilege it was started with and touches no frame and no message. It starts the switch, a second process of the
-//! same binary, and opens for it what the switch itself will not be allowed to open: listening and outgoing sockets, the config file, keys and
-//! certificates. Each descriptor is asked for over a socket pair ([`channel`]) and passed back over it, at the start and for ports added later. Which files
+//! same binary, and opens for it what the switch itself will not be allowed to open: listening and outgoing sockets, network devices, the config file, keys
+//! and certificates. Each descriptor is asked for over a socket pair ([`channel`]) and passed back over it, at the start and for ports added later. Which files
 //! are opened is not the switch's to say: they are those that the command line names, and the config file, which the launcher reads for them.
 //!
 //! - The two live and die together: if the switch ends, the launcher removes the socket files and ends with the switch's status; if
@@ -33,7 +33,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::cli::RunArgs;
 use crate::config::{ConfigFile, RunDir, TlsFile};
-use channel::{Answer, Asked, Channel, Request};
+use crate::uplink::{self, links::Links};
+use channel::{Answer, Asked, Channel, Given, Request};
 use sockets::SocketFiles;
 
 /// How long a dying predecessor may hold the run directory.
@@ -163,21 +164,21 @@ impl Launcher<'_> {
 
     fn answer(&mut self, Asked { id, request }: Asked) {
         let result = match request {
-            Request::OpenConfig => self.open_config().map(Some),
-            Request::OpenTls(what) => self.open_tls(what).map(Some),
-            Request::ListenUnix { path, private } => self.files.listen(&path, private).map(Some),
-            Request::ListenTcp(address) => sockets::listen_tcp(address).map(Some),
+            Request::OpenConfig => self.open_config().map(Given::from),
+            Request::OpenTls(what) => self.open_tls(what).map(Given::from),
+            Request::ListenUnix { path, private } => self.files.listen(&path, private).map(Given::from),
+            Request::ListenTcp(address) => sockets::listen_tcp(address).map(Given::from),
             Request::Unlink(path) => {
                 self.files.unlink(&path);
-                Ok(None)
+                Ok(Given::default())
             }
             Request::ConnectUnix(path) => match sockets::connect_unix(&path) {
-                Ok(socket) => Ok(Some(socket)),
+                Ok(socket) => Ok(socket.into()),
                 Err(error) => Err(format!("can't connect to {}: {error}", path.display())),
             },
             Request::ConnectTcp { host, port, attempt } => match self.channel.try_clone() {
                 Ok(channel) => {
-                    let look_up = move || reply(&channel, id, sockets::connect_tcp(&host, port, attempt).map(Some));
+                    let look_up = move || reply(&channel, id, sockets::connect_tcp(&host, port, attempt).map(Given::from));
                     match std::thread::Builder::new().spawn(look_up) {
                         Ok(_) => return,
                         Err(error) => Err(error.to_string()),
@@ -185,9 +186,11 @@ impl Launcher<'_> {
                 }
                 Err(error) => Err(error.to_string()),
             },
+            Request::OpenDevice(device) => uplink::open(&device).map(|(opened, descriptors)| Given { descriptors, device: Some(opened) }),
+            Request::WatchDevices => Links::open().map(Given::from).map_err(|error| error.to_string()),
             Request::Ready => {
                 announce_ready();
-                Ok(None)
+                Ok(Given::default())
             }
         };
         reply(&self.channel, id, result);
@@ -218,13 +221,13 @@ pub fn open_tls_file(what: TlsFile, path: &Path) -> Result<File, String> {
     open().map_err(|error| format!("{what} {}: can't be read: {error}", path.display()))
 }
 
-fn reply(channel: &Channel, id: u64, result: Result<Option<OwnedFd>, String>) {
-    let (fd, error) = match result {
-        Ok(fd) => (fd, None),
-        Err(error) => (None, Some(error)),
+fn reply(channel: &Channel, id: u64, result: Result<Given, String>) {
+    let (given, error) = match result {
+        Ok(given) => (given, None),
+        Err(error) => (Given::default(), Some(error)),
     };
     // It fails only if the switch has ended, which is noticed anyway.
-    let _ = channel.send(&Answer { id, error }, fd.as_ref().map(AsFd::as_fd));
+    let _ = channel.send(&Answer { id, error, device: given.device }, &given.descriptors);
 }
 
 fn announce_ready() {

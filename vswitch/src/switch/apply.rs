@@ -9,10 +9,10 @@ use datapath::port::PortNo;
 use datapath::tables::instruction::{CONTROLLER_WHOLE, OfAction};
 use tracing::{debug, info, warn};
 
-use super::ports::{SwitchPort, vlan_mode};
+use super::ports::{RETRY_FIRST, SwitchPort, vlan_mode};
 use super::show::details;
 use super::{Switch, clock, link};
-use crate::config::{Name, PortConfig, PortKind, Role, Step, VhostUser};
+use crate::config::{Device, Name, PortConfig, PortKind, Role, Step, VhostUser};
 use crate::document::PortDetails;
 use crate::launcher::channel::Request;
 use crate::openflow::agent::Datapath;
@@ -53,7 +53,7 @@ impl Switch {
         self.jobs.insert(job, Job { open: steps.len() + 1, done, errors: Vec::new(), then });
         // A port that comes later and asks for a number gets it, not one that comes first and takes any.
         let numbers = steps.iter().filter_map(|step| if let Step::AddPort(port) = step { port.spec.ofport } else { None });
-        let asked_for: HashSet<_> = numbers.map(PortNo).collect();
+        let asked_for: HashSet<_> = numbers.collect();
         for step in steps {
             let says = step.to_string();
             match step {
@@ -139,7 +139,7 @@ impl Switch {
         }
     }
 
-    /// Adds a port, once its listener is there.
+    /// Adds a port, once its listener or its device is there.
     fn add_port(&mut self, job: u64, port: PortConfig, asked_for: &HashSet<PortNo>, says: String) {
         let Some(no) = self.free_number(&port, asked_for) else {
             let error = format!("port {}: its OpenFlow port number is in use; give another one with ofport=N", port.name);
@@ -149,36 +149,61 @@ impl Switch {
         let claim = Claim { name: port.name.clone(), serial: self.next_serial };
         self.next_serial += 1;
         self.numbers.insert(no, claim.clone());
-        let PortKind::VhostUser(VhostUser { socket, role, .. }) = &port.spec.kind;
-        match role {
-            Role::Client => {
+        match port.spec.kind.clone() {
+            PortKind::VhostUser(VhostUser { role: Role::Client, .. }) => {
                 self.install_port(no, &port);
                 self.step_done(job, Ok(says));
             }
-            Role::Server => self.ask(Request::ListenUnix { path: socket.clone(), private: false }, move |switch, answered| {
-                if switch.numbers.get(&no) != Some(&claim) {
-                    return switch.step_done(job, Err(format!("port {} was deleted before it was added", port.name)));
-                }
-                let listening = link::descriptor(answered).and_then(|listener| {
-                    switch.install_port(no, &port);
-                    let listen = switch.ports.get_mut(&no).map(|port| port.listen(listener, &switch.poller));
-                    listen.unwrap_or(Ok(())).map_err(|error| error.to_string())
-                });
-                match listening {
-                    Ok(()) => switch.step_done(job, Ok(says)),
-                    Err(error) => {
-                        switch.remove_port(&port.name);
-                        switch.step_done(job, Err(format!("port {}: {error}", port.name)));
+            PortKind::VhostUser(VhostUser { role: Role::Server, socket, .. }) => {
+                self.ask(Request::ListenUnix { path: socket, private: false }, move |switch, answered| {
+                    if switch.numbers.get(&no) != Some(&claim) {
+                        return switch.step_done(job, Err(format!("port {} was deleted before it was added", port.name)));
                     }
-                }
-            }),
+                    let listening = link::descriptor(answered).and_then(|listener| {
+                        switch.install_port(no, &port);
+                        let vhost_user = switch.ports.get_mut(&no).and_then(SwitchPort::vhost_user);
+                        let listen = vhost_user.map(|port| port.listen(listener, &switch.poller));
+                        listen.unwrap_or(Ok(())).map_err(|error| error.to_string())
+                    });
+                    match listening {
+                        Ok(()) => switch.step_done(job, Ok(says)),
+                        Err(error) => {
+                            switch.remove_port(&port.name);
+                            switch.step_done(job, Err(format!("port {}: {error}", port.name)));
+                        }
+                    }
+                });
+            }
+            PortKind::Device(device) => self.add_device_port(job, no, claim, port, device, says),
         }
+    }
+
+    /// Adds a port over a device. One that somebody adds by hand is not added if its device can't be had: whoever typed it is there to read why.
+    /// Otherwise it is added, and down, until the device can be had.
+    fn add_device_port(&mut self, job: u64, no: PortNo, claim: Claim, port: PortConfig, device: Device, says: String) {
+        self.ask(Request::OpenDevice(device), move |switch, answered| {
+            if switch.numbers.get(&no) != Some(&claim) {
+                return switch.step_done(job, Err(format!("port {} was deleted before it was added", port.name)));
+            }
+            if let Err(error) = &answered
+                && switch.jobs.get(&job).is_some_and(|job| matches!(job.then, Then::PortAdded(..)))
+            {
+                switch.remove_port(&port.name);
+                return switch.step_done(job, Err(format!("port {}: {error}", port.name)));
+            }
+            switch.install_port(no, &port);
+            let done = match switch.on_device(no, answered, RETRY_FIRST) {
+                Ok(()) => says,
+                Err(error) => format!("{says}, but down: {error}"),
+            };
+            switch.step_done(job, Ok(done));
+        });
     }
 
     /// The number that the port asks for, or the lowest that is free and that no other port asks for.
     fn free_number(&self, port: &PortConfig, asked_for: &HashSet<PortNo>) -> Option<PortNo> {
         let free = |no: &PortNo| !self.numbers.contains_key(no);
-        match port.spec.ofport.map(PortNo) {
+        match port.spec.ofport {
             Some(no) => Some(no).filter(free),
             None => (1..=PortNo::MAX.0).map(PortNo).find(|no| free(no) && !asked_for.contains(no)),
         }
@@ -186,15 +211,15 @@ impl Switch {
 
     /// Makes the port known to the tables and its queues to the workers.
     fn install_port(&mut self, no: PortNo, config: &PortConfig) {
-        let port = SwitchPort::new(no, config, clock::now());
-        let entry = port.table_entry(config, self.config.datapath_id.0, self.forwarding.workers.threads().len());
+        let mut port = SwitchPort::new(no, config, clock::now());
+        let entry = port.table_entry(no, config, self.config.datapath_id.0, self.forwarding.workers.threads().len());
         if let Err(error) = self.agent.add_port(entry, clock::now()) {
             unreachable!("names and numbers are kept apart: {error}");
         }
         self.publish();
         port.set_kicks(self.forwarding.workers.add_queues(no, port.rx_queues()));
         self.ports.insert(no, port);
-        info!(port = %config.name, ofport = no.0, "port added");
+        info!(port = %config.name, ofport = %no, "port added");
     }
 
     /// Takes a port away, with all that was begun for it. Returns the last that there is to be said of it, counters included.
@@ -203,36 +228,47 @@ impl Switch {
         self.numbers.remove(&no);
         let at = self.config.ports.iter().position(|port| port.name == *name)?;
         let config = self.config.ports.remove(at);
-        let PortKind::VhostUser(VhostUser { socket, role, .. }) = &config.spec.kind;
-        if *role == Role::Server {
+        if let PortKind::VhostUser(VhostUser { socket, role: Role::Server, .. }) = &config.spec.kind {
             self.ask(Request::Unlink(socket.clone()), |_, _| ());
         }
         let mut port = self.ports.remove(&no)?;
-        let connected = port.is_connected();
+        let entry = self.agent.tables().ports().get(no).cloned()?;
+        let last = details(&entry, &config, &port);
         port.close(&self.poller);
         self.forwarding.workers.remove_queues(no);
         let entry = self.agent.remove_port(no)?;
         // After this no worker counts for it.
         self.publish();
         self.forwarding.barrier();
-        info!(port = %name, ofport = no.0, "port removed");
-        Some(details(&entry, &config, connected))
+        info!(port = %name, ofport = %no, "port removed");
+        Some(PortDetails { summary: details(&entry, &config, &port).summary, ..last })
     }
 
-    /// Tries to connect a client port to its front end; the next attempt comes after `pause`.
+    /// Tries to connect a client port to its front end, or to open a port's device; the next attempt comes after `pause`.
     pub(super) fn connect_port(&mut self, no: PortNo, pause: datapath::Nanos) {
         let Some(claim) = self.numbers.get(&no).cloned() else { return };
         let Some(config) = self.config.ports.iter().find(|port| port.name == claim.name) else { return };
-        let PortKind::VhostUser(VhostUser { socket, .. }) = &config.spec.kind;
-        self.ask(Request::ConnectUnix(socket.clone()), move |switch, answered| {
-            let Some(port) = switch.ports.get_mut(&no).filter(|_| switch.numbers.get(&no) == Some(&claim)) else { return };
-            let served = link::descriptor(answered).and_then(|fd| port.connected(fd, &switch.poller).map_err(|error| error.to_string()));
-            if let Err(error) = served {
-                debug!(port = %claim.name, "{error}");
-                port.attempt_failed(pause, clock::now());
+        match &config.spec.kind {
+            PortKind::VhostUser(VhostUser { socket, .. }) => {
+                self.ask(Request::ConnectUnix(socket.clone()), move |switch, answered| {
+                    let port = switch.ports.get_mut(&no).filter(|_| switch.numbers.get(&no) == Some(&claim));
+                    let Some(port) = port.and_then(SwitchPort::vhost_user) else { return };
+                    let served =
+                        link::descriptor(answered).and_then(|fd| port.connected(fd, &switch.poller).map_err(|error| error.to_string()));
+                    if let Err(error) = served {
+                        debug!(port = %claim.name, "{error}");
+                        port.attempt_failed(pause, clock::now());
+                    }
+                    switch.on_news(no);
+                });
             }
-            switch.on_news(no);
-        });
+            PortKind::Device(device) => self.ask(Request::OpenDevice(device.clone()), move |switch, answered| {
+                if switch.numbers.get(&no) == Some(&claim) {
+                    // The log has it.
+                    let _ = switch.on_device(no, answered, pause);
+                }
+            }),
+        }
     }
 
     /// Says to the tables whether somebody is at the other end of a port.

@@ -12,8 +12,8 @@ use std::rc::Rc;
 use serde::Serialize;
 use tracing::warn;
 
-use super::Switch;
 use super::apply::Then;
+use super::{Switch, link};
 use crate::config::{ConfigFile, LogLevel, Name, Origin, PortConfig, parse_port, steps};
 use crate::document::{Answer, Request};
 use crate::event::{Interest, Kind, Poller, Ready, Token};
@@ -238,10 +238,8 @@ impl Switch {
     /// Reads the config file and what it names again, and applies the difference.
     fn reload(&mut self, client: u64) {
         self.ask(launcher::channel::Request::OpenConfig, move |switch, answered| {
-            let wanted = answered.and_then(|file| {
-                let (Some(file), Some(path)) = (file, &switch.flags.config) else {
-                    return Err("no config file was given with --config".to_owned());
-                };
+            let wanted = link::descriptor(answered).and_then(|file| {
+                let path = switch.flags.config.as_ref().ok_or("no config file was given with --config")?;
                 let file = ConfigFile::from_open(path, file.into()).map_err(|error| error.to_string())?;
                 config::Config::new(&switch.flags, Some(&file), &switch.host).map_err(|error| error.to_string())
             });

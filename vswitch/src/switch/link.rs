@@ -9,13 +9,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::Switch;
-use crate::launcher::channel::{Answer, Asked, Channel, Request};
+use crate::launcher::channel::{Answer, Asked, Channel, Given, Request};
 
 /// The most requests under way: a fraction of the packets that a socket holds by default, some hundreds.
 const UNDER_WAY: usize = 32;
 
-/// A descriptor, if one was asked for, or what went wrong.
-pub type Answered = Result<Option<OwnedFd>, String>;
+/// What was asked for, or what went wrong.
+pub type Answered = Result<Given, String>;
 /// What to do with an answer.
 pub type Then = Box<dyn FnOnce(&mut Switch, Answered)>;
 
@@ -47,7 +47,7 @@ impl Link {
     }
 
     fn send(&mut self, asked: Asked, then: Then) -> Result<(), (Then, String)> {
-        match self.channel.send(&asked, None) {
+        match self.channel.send(&asked, &[]) {
             Ok(()) => {
                 self.waiting.insert(asked.id, then);
                 Ok(())
@@ -60,11 +60,11 @@ impl Link {
     pub fn ask_and_wait(&mut self, request: Request) -> io::Result<Answered> {
         let id = self.next;
         self.next += 1;
-        self.channel.send(&Asked { id, request }, None)?;
+        self.channel.send(&Asked { id, request }, &[])?;
         loop {
             poll(&mut [PollFd::new(&self.channel, PollFlags::IN)], None)?;
-            if let Some((answer, fd)) = self.channel.receive::<Answer>()? {
-                return Ok(answered(answer, fd));
+            if let Some((answer, descriptors)) = self.channel.receive::<Answer>()? {
+                return Ok(answered(answer, descriptors));
             }
         }
     }
@@ -78,22 +78,22 @@ impl Link {
                 return Ok(Some((then, Err(error))));
             }
         }
-        while let Some((answer, fd)) = self.channel.receive::<Answer>()? {
+        while let Some((answer, descriptors)) = self.channel.receive::<Answer>()? {
             if let Some(then) = self.waiting.remove(&answer.id) {
-                return Ok(Some((then, answered(answer, fd))));
+                return Ok(Some((then, answered(answer, descriptors))));
             }
         }
         Ok(None)
     }
 }
 
-/// The descriptor that was asked for.
+/// The one descriptor that was asked for.
 pub fn descriptor(answered: Answered) -> Result<OwnedFd, String> {
-    answered.and_then(|fd| fd.ok_or_else(|| "the launcher passed no descriptor".to_owned()))
+    answered.and_then(|given| given.descriptors.into_iter().next().ok_or_else(|| "the launcher passed no descriptor".to_owned()))
 }
 
-fn answered(answer: Answer, fd: Option<OwnedFd>) -> Answered {
-    answer.error.map_or(Ok(fd), Err)
+fn answered(answer: Answer, descriptors: Vec<OwnedFd>) -> Answered {
+    answer.error.map_or(Ok(Given { descriptors, device: answer.device }), Err)
 }
 
 impl AsFd for Link {
@@ -119,7 +119,7 @@ mod tests {
             while let Some((Asked { id, .. }, _)) = launcher.receive().expect("the link is there") {
                 assert_eq!(id, next, "requests are sent in order");
                 next += 1;
-                launcher.send(&Answer { id, error: None }, None).expect("the link is there");
+                launcher.send(&Answer { id, error: None, device: None }, &[]).expect("the link is there");
             }
             while link.receive().expect("the launcher is there").is_some() {
                 answered += 1;

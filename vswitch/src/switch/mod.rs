@@ -10,6 +10,7 @@
 pub mod apply;
 pub mod clock;
 pub mod control;
+pub mod devices;
 pub mod forwarding;
 pub mod link;
 pub mod openflow;
@@ -43,6 +44,7 @@ use crate::launcher::{drain, stop_signals};
 use crate::log;
 use crate::openflow::agent::Agent;
 use crate::openflow::tls::{Tls, TlsError};
+use crate::uplink::links::Links;
 use apply::{Claim, Job, Then};
 use control::Control;
 use forwarding::Forwarding;
@@ -94,6 +96,8 @@ pub struct Switch {
     config: Config,
     poller: Rc<Poller>,
     link: Link,
+    /// Hears of network devices, once the launcher has opened it.
+    links: Option<Links>,
     /// Speaks OpenFlow, and has the draft of the tables.
     agent: Agent,
     connections: Connections,
@@ -150,8 +154,7 @@ fn allow_descriptors() -> io::Result<()> {
 
 fn read_config(flags: &RunArgs, link: &mut Link) -> Result<Option<ConfigFile>, SwitchError> {
     let Some(path) = &flags.config else { return Ok(None) };
-    let opened = link.ask_and_wait(Request::OpenConfig)?.map_err(SwitchError::Launcher)?;
-    let file = opened.ok_or_else(|| SwitchError::Launcher("the launcher passed no config file".to_owned()))?;
+    let file = link::descriptor(link.ask_and_wait(Request::OpenConfig)?).map_err(SwitchError::Launcher)?;
     Ok(Some(ConfigFile::from_open(path, file.into())?))
 }
 
@@ -186,6 +189,7 @@ impl Switch {
             control: Control::new(poller.clone()),
             poller,
             link,
+            links: None,
             forwarding: Forwarding::new(published, workers),
             packet_ins,
             numbers: BTreeMap::new(),
@@ -233,6 +237,7 @@ impl Switch {
                 switch.end(Err(SwitchError::Start(error)));
             }
         });
+        self.watch_devices();
         let wanted = self.config.clone();
         self.config.ports.clear();
         self.config.listen.clear();
@@ -294,6 +299,7 @@ impl Switch {
             Kind::Workers => self.on_packet_ins(),
             Kind::ControlListener => self.on_control_listener(),
             Kind::ControlClient => self.on_control_client(token.id, ready),
+            Kind::Devices => self.on_devices(),
             Kind::PortListener => self.on_listener(port),
             Kind::PortConnection => self.on_connection(port),
             Kind::OpenFlowListener => self.on_openflow_listener(token.id),
@@ -325,7 +331,7 @@ impl Switch {
     }
 
     fn on_listener(&mut self, no: PortNo) {
-        if let Some(port) = self.ports.get_mut(&no)
+        if let Some(port) = self.ports.get_mut(&no).and_then(SwitchPort::vhost_user)
             && let Err(error) = port.on_listener(&self.poller)
         {
             error!(port = %self.name_of(no), "a front end can't be accepted: {error}");
@@ -334,7 +340,7 @@ impl Switch {
     }
 
     fn on_connection(&mut self, no: PortNo) {
-        if let Some(port) = self.ports.get_mut(&no)
+        if let Some(port) = self.ports.get_mut(&no).and_then(SwitchPort::vhost_user)
             && port.on_connection(&self.poller, clock::now())
         {
             self.unfinished.push(no);
@@ -342,9 +348,10 @@ impl Switch {
         self.on_news(no);
     }
 
-    /// Does what follows from what a port said.
+    /// Does what follows from what a guest's port said.
     fn on_news(&mut self, no: PortNo) {
-        for news in self.ports.get(&no).map(SwitchPort::news).unwrap_or_default() {
+        let Some(port) = self.ports.get_mut(&no).and_then(SwitchPort::vhost_user) else { return };
+        for news in port.news() {
             match news {
                 News::Link(up) => self.set_link(no, up),
                 News::Announce(mac) => self.announce(no, mac),
@@ -354,13 +361,14 @@ impl Switch {
 
     fn on_time(&mut self) {
         let now = clock::now();
-        let due: Vec<_> = self.ports.values_mut().filter_map(|port| Some((port.no, port.take_attempt(now)?))).collect();
+        let due: Vec<_> = self.ports.iter_mut().filter_map(|(no, port)| Some((*no, port.take_attempt(now)?))).collect();
         for (no, pause) in due {
             self.connect_port(no, pause);
         }
         self.connect_controllers(now);
         if now >= self.next_tick {
             self.next_tick = now + TICK;
+            self.look_after_devices();
             self.agent.tick(&mut self.forwarding, now);
             self.agent.tables().macs().expire(now, DEFAULT_AGE);
             log::report_suppressed();

@@ -7,19 +7,24 @@ use datapath::action::list_text;
 use datapath::cache::CachedFlow;
 use datapath::drops::{DropReason, TxDrop};
 use datapath::key::{Flow, FlowMask, Match};
+use datapath::port::PortNo;
 use datapath::tables;
 
 use super::openflow::{Controller, SECOND, State};
+use super::ports::SwitchPort;
 use super::worker::WorkerThread;
 use super::{Switch, clock};
-use crate::config::{Name, PortConfig, PortKind, Role, VhostUser, VlanSpec};
-use crate::document::{self, Drops, PortDetails, PortSummary};
+use crate::config::{Name, PortConfig, PortKind, Role, VlanSpec, XdpMode};
+use crate::document::{self, AfXdp, AfXdpQueue, Drops, PortDetails, PortSummary};
 use crate::openflow::agent::{ConnectionId, Origin, Phase, Role as OpenFlowRole, Status};
+use crate::uplink::afxdp::{How, Watch};
 
 impl Switch {
     /// All ports.
     pub(super) fn port_list(&self) -> Vec<PortSummary> {
-        self.agent.tables().ports().iter().map(|port| summary(port)).collect()
+        let config = |no: &PortNo| self.config.ports.iter().find(|port| self.numbers.get(no).is_some_and(|claim| claim.name == port.name));
+        let entries = self.agent.tables().ports().iter();
+        entries.filter_map(|entry| Some(details(entry, config(&entry.no)?, self.ports.get(&entry.no)?).summary)).collect()
     }
 
     /// One port, in full.
@@ -28,7 +33,7 @@ impl Switch {
         let entry = self.agent.tables().ports().by_name(name.as_str()).ok_or_else(gone)?;
         let port = self.ports.get(&entry.no).ok_or_else(gone)?;
         let config = self.config.ports.iter().find(|port| port.name == *name).ok_or_else(gone)?;
-        Ok(details(entry, config, port.is_connected()))
+        Ok(details(entry, config, port))
     }
 
     /// The cached flows, of one worker or of all.
@@ -168,41 +173,52 @@ fn drops_of(port: &tables::Port) -> Vec<(&'static str, &'static str, u64)> {
     rx.chain(tx).filter(|(_, frames)| *frames > 0).map(|((name, says), frames)| (name, says, frames)).collect()
 }
 
-fn summary(port: &tables::Port) -> PortSummary {
-    let totals = port.counters.totals();
-    PortSummary {
-        name: port.name.clone(),
-        ofport: port.no.0,
-        kind: "vhost-user".to_owned(),
-        link: if port.link_up { "up" } else { "down" }.to_owned(),
-        rx_frames: totals.rx_frames,
-        rx_bytes: totals.rx_bytes,
-        tx_frames: totals.tx_frames,
-        tx_bytes: totals.tx_bytes,
-        drops: drops_of(port).into_iter().map(|(name, _, frames)| (name.to_owned(), frames)).collect::<BTreeMap<_, _>>(),
-    }
-}
-
 /// A port in full.
-pub fn details(entry: &tables::Port, config: &PortConfig, connected: bool) -> PortDetails {
-    let PortKind::VhostUser(VhostUser { socket, role, queues, mtu }) = &config.spec.kind;
+pub fn details(entry: &tables::Port, config: &PortConfig, port: &SwitchPort) -> PortDetails {
     let totals = entry.counters.totals();
-    let role = match role {
-        Role::Server => "server",
-        Role::Client => "client",
+    let (guest, device) = match &config.spec.kind {
+        PortKind::VhostUser(vhost_user) => (Some(vhost_user), None),
+        PortKind::Device(device) => (None, Some(device)),
     };
+    let connected = port.is_connected();
     PortDetails {
-        summary: summary(entry),
-        socket: socket.display().to_string(),
-        role: role.to_owned(),
+        summary: PortSummary {
+            name: entry.name.clone(),
+            ofport: entry.no.0,
+            kind: config.spec.kind.word().to_owned(),
+            link: if entry.link_up { "up" } else { "down" }.to_owned(),
+            link_speed: entry.speed,
+            link_mtu: device.filter(|_| connected).map(|_| entry.mtu),
+            error: port.error().map(str::to_owned),
+            rx_frames: totals.rx_frames,
+            rx_bytes: totals.rx_bytes,
+            tx_frames: totals.tx_frames,
+            tx_bytes: totals.tx_bytes,
+            drops: drops_of(entry).into_iter().map(|(name, _, frames)| (name.to_owned(), frames)).collect::<BTreeMap<_, _>>(),
+        },
+        socket: guest.map(|guest| guest.socket.display().to_string()),
+        role: guest.map(|guest| match guest.role {
+            Role::Server => "server".to_owned(),
+            Role::Client => "client".to_owned(),
+        }),
+        device: device.map(|device| device.name().to_string()),
+        af_xdp: af_xdp(port.watches()),
         connected,
-        queues: *queues,
-        mtu: *mtu,
+        queues: config.spec.kind.queues(),
+        mtu: config.spec.kind.mtu(),
         vlan: vlan_text(&config.spec.vlan),
         hw_addr: address_text(entry.hw_addr),
         forwarded: totals.forwarded,
         to_controller: totals.to_controller,
     }
+}
+
+/// How frames are taken from a device whose queues are these.
+fn af_xdp(queues: &[Watch]) -> Option<AfXdp> {
+    let How { native, zero_copy } = queues.first()?.how();
+    let queue = |watch: &Watch| AfXdpQueue { rx: watch.rx(), tx: watch.tx(), dropped_by_kernel: watch.dropped_by_kernel() };
+    let mode = if native { XdpMode::Native } else { XdpMode::Generic };
+    Some(AfXdp { mode: mode.to_string(), zero_copy, queues: queues.iter().map(queue).collect() })
 }
 
 fn vlan_text(vlan: &VlanSpec) -> String {

@@ -31,6 +31,7 @@ fn port(no: u32) -> Port {
         hw_addr: [2, 0, 0, 0, 0, no as u8],
         config: PortConfig::default(),
         link_up: true,
+        speed: None,
         mtu: 1500,
         vlan: VlanMode::default(),
         output: Arc::new(Nowhere),

@@ -38,6 +38,16 @@ impl Agent {
         Ok(())
     }
 
+    /// Says how the network device behind a port is.
+    pub fn set_device(&mut self, no: PortNo, up: bool, mtu: u16, speed: Option<u32>) -> Result<(), PortError> {
+        if self.draft.ports().get(no).is_some_and(|port| (port.link_up, port.mtu, port.speed) == (up, mtu, speed)) {
+            return Ok(());
+        }
+        let port = self.draft.set_device(no, up, mtu, speed)?;
+        self.tell_of_port(&port, PortReason::Modify);
+        Ok(())
+    }
+
     /// Changes how a port carries VLANs, which controllers are not told.
     pub fn set_vlan(&mut self, no: PortNo, vlan: VlanMode) -> Result<(), PortError> {
         self.urgent = true;
@@ -73,14 +83,32 @@ impl Agent {
 /// A port as controllers see it.
 pub(super) fn port_desc(port: &Port) -> PortDesc {
     let live = port.link_up && !port.config.intersects(PortConfig::PORT_DOWN);
+    let speed = port.speed.unwrap_or_default();
+    let feature = features_of(speed);
     PortDesc {
         number: port.no,
         hw_addr: port.hw_addr,
         name: port.name.clone(),
         config: port.config,
         state: if live { LIVE } else { u32::from(!port.link_up) * LINK_DOWN },
-        features: [0; 4],
-        current_speed: 0,
-        max_speed: 0,
+        // What is advertised, by whom, is between the device and its peer.
+        features: [feature, 0, feature, 0],
+        current_speed: speed.saturating_mul(1000),
+        max_speed: speed.saturating_mul(1000),
+    }
+}
+
+/// The bit of `ofp_port_features` for a speed in Mbit/s, full duplex; OTHER for one that has none, and nothing for none.
+fn features_of(speed: u32) -> u32 {
+    match speed {
+        0 => 0,
+        10 => 1 << 1,
+        100 => 1 << 3,
+        1_000 => 1 << 5,
+        10_000 => 1 << 6,
+        40_000 => 1 << 7,
+        100_000 => 1 << 8,
+        1_000_000 => 1 << 9,
+        _ => 1 << 10,
     }
 }

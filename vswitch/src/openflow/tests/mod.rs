@@ -91,6 +91,7 @@ fn port(no: u32, name: &str) -> Port {
         hw_addr: [0x02, 0, 0, 0, 0, no as u8],
         config: PortConfig::default(),
         link_up: true,
+        speed: None,
         mtu: 1500,
         vlan: VlanMode::default(),
         output: Arc::new(Nowhere),

@@ -1,4 +1,4 @@
-//! The ports: each a vhost-user port of the back end, with its listener or its attempts to connect, and the news that it has for the switch.
+//! A port of a guest: a vhost-user port of the back end, with its listener or its attempts to connect, and the news that it has for the switch.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -7,21 +7,13 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 
 use datapath::Nanos;
-use datapath::port::PortNo;
-use datapath::tables::{PortCounters, VlanMode};
+use datapath::port::{Output, PortNo, RxQueue};
 use tracing::error;
 use vhost_backend::{Events, Port, Progress, Settings};
 
-use super::worker::Kicks;
-use crate::config::{PortConfig, PortKind, Role, VhostUser, VlanSpec, stable_address};
+use super::{Kicks, RETRY_FIRST, Retry};
+use crate::config::{Name, Role, VhostUser};
 use crate::event::{Interest, Kind, Poller, Token};
-
-/// The first pause between two attempts to connect.
-const RETRY_FIRST: Nanos = 50_000_000;
-/// The longest.
-const RETRY_LONGEST: Nanos = 1_000_000_000;
-/// The MTU of a port whose guest was not told one: Ethernet's.
-const MTU_DEFAULT: u16 = 1500;
 
 /// What a port says of itself.
 #[derive(Debug)]
@@ -32,50 +24,37 @@ pub enum News {
     Announce([u8; 6]),
 }
 
-/// A port, as the control thread has it.
-pub struct SwitchPort {
-    /// Its number.
-    pub no: PortNo,
-    name: String,
+/// See the module.
+pub struct VhostUserPort {
+    no: PortNo,
     vhost: Port,
     listener: Option<UnixListener>,
-    /// A client's next attempt to connect, and the pause after it.
-    retry: Option<(Nanos, Nanos)>,
+    /// A client's next attempt to connect.
+    pub(super) retry: Retry,
     news: Receiver<News>,
     kicks: Arc<OnceLock<Vec<Kicks>>>,
 }
 
-impl SwitchPort {
+impl VhostUserPort {
     /// A port that nobody is connected to.
-    pub fn new(no: PortNo, config: &PortConfig, now: Nanos) -> Self {
-        let PortKind::VhostUser(VhostUser { role, queues, mtu, .. }) = &config.spec.kind;
-        let name = config.name.to_string();
+    pub fn new(no: PortNo, name: &Name, config: &VhostUser, now: Nanos) -> Self {
+        let VhostUser { role, queues, mtu, .. } = config;
+        let name = name.to_string();
         let settings = Settings { name: name.clone(), number: no, queue_pairs: *queues, mtu: *mtu };
         let (sender, news) = channel();
         let kicks = Arc::new(OnceLock::new());
-        let events = RingEvents { port: name.clone(), kicks: kicks.clone(), started: vec![None; usize::from(*queues)], news: sender };
-        let retry = (*role == Role::Client).then_some((now, RETRY_FIRST));
-        Self { no, name, vhost: Port::new(settings, Box::new(events)), listener: None, retry, news, kicks }
+        let events = RingEvents { port: name, kicks: kicks.clone(), started: vec![None; usize::from(*queues)], news: sender };
+        let retry = if *role == Role::Client { Retry::at(now) } else { Retry::default() };
+        Self { no, vhost: Port::new(settings, Box::new(events)), listener: None, retry, news, kicks }
     }
 
-    /// The port as the tables have it, for this many workers.
-    pub fn table_entry(&self, config: &PortConfig, datapath_id: u64, workers: usize) -> datapath::tables::Port {
-        let PortKind::VhostUser(VhostUser { mtu, .. }) = &config.spec.kind;
-        datapath::tables::Port {
-            no: self.no,
-            name: self.name.clone(),
-            hw_addr: stable_address(&[&datapath_id.to_be_bytes(), &self.no.0.to_be_bytes()]).0,
-            config: Default::default(),
-            link_up: self.vhost.is_link_up(),
-            mtu: mtu.unwrap_or(MTU_DEFAULT),
-            vlan: vlan_mode(&config.spec.vlan),
-            output: self.vhost.output(),
-            counters: Arc::new(PortCounters::new(workers)),
-        }
+    /// Where frames go.
+    pub fn output(&self) -> Arc<dyn Output> {
+        self.vhost.output()
     }
 
     /// The queues that workers are to serve; to be asked for once.
-    pub fn rx_queues(&self) -> Vec<Box<dyn datapath::port::RxQueue>> {
+    pub fn rx_queues(&self) -> Vec<Box<dyn RxQueue>> {
         self.vhost.rx_queues()
     }
 
@@ -99,23 +78,9 @@ impl SwitchPort {
         Ok(())
     }
 
-    /// When the next attempt to connect is due.
-    pub fn due(&self) -> Option<Nanos> {
-        self.retry.map(|(at, _)| at)
-    }
-
-    /// Whether an attempt to connect is due. Then it is to be made; there is no other until it has failed or the connection ends.
-    pub fn take_attempt(&mut self, now: Nanos) -> Option<Nanos> {
-        let (at, pause) = self.retry?;
-        (at <= now).then(|| {
-            self.retry = None;
-            pause
-        })
-    }
-
-    /// The attempt failed; the next one comes after `pause`.
+    /// An attempt to connect failed; the next one comes after `pause`.
     pub fn attempt_failed(&mut self, pause: Nanos, now: Nanos) {
-        self.retry = Some((now + pause, (pause * 2).min(RETRY_LONGEST)));
+        self.retry.failed(pause, now);
     }
 
     /// The attempt succeeded: serves the connection.
@@ -142,7 +107,7 @@ impl SwitchPort {
             Progress::Closed(session) => {
                 poller.remove(&session);
                 if self.listener.is_none() {
-                    self.retry = Some((now + RETRY_FIRST, RETRY_FIRST));
+                    self.retry = Retry::at(now + RETRY_FIRST);
                 }
                 false
             }
@@ -157,7 +122,7 @@ impl SwitchPort {
         if let Some(session) = self.vhost.disconnect() {
             poller.remove(&session);
         }
-        self.retry = None;
+        self.retry = Retry::default();
     }
 
     /// What the port had to say since it was asked last.
@@ -174,17 +139,6 @@ impl SwitchPort {
 
     fn token(&self, kind: Kind) -> Token {
         Token { kind, id: self.no.0.into() }
-    }
-}
-
-/// How a port carries VLANs, as the tables have it.
-pub fn vlan_mode(vlan: &VlanSpec) -> VlanMode {
-    match vlan {
-        VlanSpec::All => VlanMode::default(),
-        VlanSpec::Access(vlan) => VlanMode::Access(*vlan),
-        VlanSpec::Trunk { ranges, native } => {
-            VlanMode::Trunk { vlans: ranges.iter().flat_map(|(first, last)| *first..=*last).collect(), native: *native }
-        }
     }
 }
 
