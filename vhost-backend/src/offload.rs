@@ -310,7 +310,7 @@ impl Segmenter {
     /// Writes the headers of segment `index` into `to` and returns them. With the sum of its payload the transport checksum is complete;
     /// without, it is partial.
     pub fn headers<'t>(&self, index: usize, payload: Option<Sum>, to: &'t mut [u8; PUSHED_HEAD_MAX]) -> &'t [u8] {
-        let Headers { network, transport, end, ipv6, tcp } = self.headers;
+        let Headers { network, transport, end, ipv6, tcp, .. } = self.headers;
         let len = end - transport + self.payload_len(index);
         to[..end].copy_from_slice(&self.original[..end]);
         if ipv6 {
