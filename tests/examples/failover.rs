@@ -88,7 +88,13 @@ impl Bench {
                 }
                 Way::Disable => leaving.set_queue_pairs(0).expect("a change of the queue pairs"),
                 Way::Stop => leaving.stop().expect("a stop"),
-                Way::PortMod => drop(switch.ofctl("mod-port", &["vm2", "down"])),
+                Way::PortMod => {
+                    // Its ring must not run over while the command starts.
+                    let command = scope.spawn(|| switch.ofctl("mod-port", &["vm2", "down"]));
+                    while !command.is_finished() {
+                        take(leaving);
+                    }
+                }
             }
             let changed = sent.load(Ordering::Relaxed);
             until(PATIENCE, "frames go on", || (sent.load(Ordering::Relaxed) >= changed + enough).then_some(()));

@@ -60,6 +60,8 @@ struct Bench {
     switch: Switch,
     senders: [Guest; 2],
     receiver: Guest,
+    /// The frames that the receiver had no buffers for so far.
+    full: u64,
 }
 
 impl Bench {
@@ -74,11 +76,11 @@ impl Bench {
             Guest::connect(&switch.path(&format!("vm{port}.sock")), options).expect("a guest")
         };
         let (senders, receiver) = ([guest(1), guest(2)], guest(3));
-        Self { switch, senders, receiver }
+        Self { switch, senders, receiver, full: 0 }
     }
 
-    /// How much of its rate a meter gave, and how many frames came.
-    fn run(&mut self, case: &Case, time: Duration) -> (f64, u64) {
+    /// How much of its rate a meter gave, in percent.
+    fn run(&mut self, case: &Case, time: Duration) -> f64 {
         let Case { unit, band, rate, len, burst } = case;
         let remark = *band == "dscp_remark";
         let burst = burst.map(|burst| format!(",burst_size={burst}")).unwrap_or_default();
@@ -126,13 +128,17 @@ impl Bench {
         });
         let counted = stats::meter(&self.switch, 1);
         assert_eq!(counted.all, sent, "what the meter measured is what was sent");
+        // The receiver may be too slow for what passes: that is none of the meter's doing.
         let port = self.switch.ctl_json(&["port", "show", "vm3"]);
-        assert_eq!(port["drops"]["tx-ring-full"].as_u64().unwrap_or(0), 0, "the receiver is fast enough: {port}");
-        let too_many = if remark { remarked } else { sent - plain };
-        assert_eq!((counted.bands[0], if remark { plain + remarked } else { plain + too_many }), (too_many, sent), "what was too fast");
+        let full = port["drops"]["tx-ring-full"].as_u64().unwrap_or(0);
+        let lost = full - std::mem::replace(&mut self.full, full);
+        let passed = sent - counted.bands[0];
+        assert!((plain..=plain + lost).contains(&passed), "{plain} came as they were sent, {lost} were lost, {passed} passed");
+        assert_eq!(plain + remarked + lost, if remark { sent } else { passed }, "what came");
         self.switch.ofctl("del-meters", &[]);
-        assert!(sent as f64 > 2.0 * case.frames() * time.as_secs_f64(), "{sent} frames are too few to tell");
-        (plain as f64 / (case.frames() * time.as_secs_f64()), plain + remarked)
+        let allowed = case.frames() * time.as_secs_f64();
+        assert!(sent as f64 > 1.5 * allowed, "{sent} frames are too few to tell");
+        100.0 * passed as f64 / allowed
     }
 }
 
@@ -144,7 +150,7 @@ fn main() {
     for case in &CASES {
         let figures = [1, 2].map(|workers| {
             let mut bench = Bench::new(workers);
-            let mut given: Vec<_> = (0..rounds).map(|_| 100.0 * bench.run(case, time).0).collect();
+            let mut given: Vec<_> = (0..rounds).map(|_| bench.run(case, time)).collect();
             given.sort_by(f64::total_cmp);
             bench.switch.stop();
             format!("{:.2} ({:.2}, {:.2})", given[given.len() / 2], given[0], given[given.len() - 1])

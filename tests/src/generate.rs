@@ -7,6 +7,7 @@ use datapath::key::{Field, FieldRange, Match};
 use datapath::port::PortNo;
 use datapath::tables::group::{BucketSpec, GROUP_ANY, GroupCommand, GroupKind, GroupMod};
 use datapath::tables::instruction::{Instructions, OfAction};
+use datapath::tables::meter::{BandKind, BandSpec, MeterCommand, MeterFlags, MeterMod};
 use datapath::tables::{FlowMod, FlowModCommand, Rule, VlanMode};
 
 use crate::random::Random;
@@ -37,10 +38,10 @@ fn mac(random: &mut Random, choices: usize) -> [u8; 6] {
 /// What frames and rules are about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
-    /// VLANs and IP, and TTLs that run out.
+    /// VLANs and IP, TTLs that run out, and meters that drop.
     Usual,
-    /// These and groups, conjunctions, MPLS, PBB and third VLAN tags; and no TTL that runs out, for what comes after that in a translation that was
-    /// frozen is not translated.
+    /// These and groups, conjunctions, MPLS, PBB and third VLAN tags; and no TTL that runs out and meters that only remark, for what comes after a frame's end
+    /// in a translation that was frozen is not translated.
     All,
 }
 
@@ -169,7 +170,8 @@ fn action(random: &mut Random, table: u8) -> OfAction {
         7 => set(Field::VlanVid, 0x1000 | u128::from(random.one_of(&VLANS))),
         8 => set(random.one_of(&[Field::Ipv4Src, Field::Ipv4Dst]), u32::from_be_bytes(random.one_of(&ADDRESSES)).into()),
         9 => set(random.one_of(&[Field::UdpDst, Field::UdpSrc, Field::TcpDst]), random.one_of(&TRANSPORT_PORTS).into()),
-        10 => set(random.one_of(&[Field::IpDscp, Field::VlanPcp]), random.below(8).into()),
+        10 if random.once_in(2) => set(Field::IpDscp, random.one_of(&[0u8, 1, 10, 12, 22, 30]).into()),
+        10 => set(Field::VlanPcp, random.below(8).into()),
         11 => {
             let field = random.one_of(&[Field::Reg0, Field::Metadata]);
             OfAction::SetField { field, value: random.below(4).into(), mask: random.one_of(&[1, 3]) }
@@ -276,6 +278,20 @@ pub fn group_mod(random: &mut Random) -> GroupMod {
     GroupMod { command, group, kind, buckets }
 }
 
+/// The meters that there may be: 1 to this.
+const METERS: u32 = 3;
+
+/// A change to the meters. So little time passes in a history that a meter's first frames pass, as many as its burst, and no others.
+pub fn meter_mod(random: &mut Random, subject: Subject) -> MeterMod {
+    let kind = if subject == Subject::Usual { BandKind::Drop } else { BandKind::DscpRemark(1 + random.below(2) as u8) };
+    MeterMod {
+        command: random.one_of(&[MeterCommand::Add, MeterCommand::Add, MeterCommand::Modify, MeterCommand::Delete]),
+        meter: 1 + random.below(u64::from(METERS)) as u32,
+        flags: MeterFlags(MeterFlags::PKTPS.0 | MeterFlags::BURST.0),
+        bands: vec![BandSpec { kind, rate: 1, burst: 1 + random.below(20) as u32 }],
+    }
+}
+
 /// A flow-mod, most often one that adds a rule. Rules must differ in priority: which of two equals wins is nobody's promise.
 pub fn flow_mod(random: &mut Random, subject: Subject, rules: &[Arc<Rule>], priority: u16) -> FlowMod {
     let table = random.one_of(&[0, 0, 1, 2, 3]);
@@ -314,7 +330,7 @@ pub fn flow_mod(random: &mut Random, subject: Subject, rules: &[Arc<Rule>], prio
         write.push(push);
     }
     let instructions = Instructions {
-        meter: None,
+        meter: random.once_in(6).then(|| 1 + random.below(u64::from(METERS)) as u32),
         apply: apply.into(),
         clear: random.once_in(10),
         write: write.into(),

@@ -10,6 +10,7 @@ use datapath::key::{self, Field, Flow, FlowKey, KEY_WORDS, Match, STATE_WORDS};
 use datapath::port::PortNo;
 use datapath::tables::group::{BucketSpec, GROUP_ANY, Group, GroupKind};
 use datapath::tables::instruction::OfAction;
+use datapath::tables::meter::{BandKind, MeterCommand, MeterMod};
 use datapath::tables::{FlowMod, PortConfig, Rule, RuleFilter, Tables, VlanMode};
 
 /// A port of the reference.
@@ -59,6 +60,8 @@ pub struct LinearSwitch {
     pub rules: Vec<Arc<Rule>>,
     /// All groups.
     pub groups: Vec<Arc<Group>>,
+    /// All meters, each with the frames that it measured since it was made.
+    pub meters: HashMap<u32, (MeterMod, u64)>,
     /// Where stations were seen, by VLAN and address.
     macs: HashMap<(u16, u64), PortNo>,
     /// The frames and bytes of each rule, by what identifies it.
@@ -127,6 +130,7 @@ impl LinearSwitch {
             ports,
             rules: Vec::new(),
             groups: Vec::new(),
+            meters: HashMap::new(),
             macs: HashMap::new(),
             counts: HashMap::new(),
             lookups: HashMap::new(),
@@ -162,6 +166,19 @@ impl LinearSwitch {
         walk.verdict
     }
 
+    /// Carries a change to the meters out, which the tables have taken.
+    pub fn meter_mod(&mut self, change: &MeterMod) {
+        match change.command {
+            MeterCommand::Delete => drop(self.meters.remove(&change.meter)),
+            MeterCommand::Add | MeterCommand::Modify => drop(self.meters.insert(change.meter, (change.clone(), 0))),
+        }
+    }
+
+    /// The frames that each meter measured, and those that were too many.
+    pub fn meter_counts(&self) -> HashMap<u32, (u64, u64)> {
+        self.meters.iter().map(|(id, (meter, frames))| (*id, (*frames, frames.saturating_sub(meter.bands[0].burst.into())))).collect()
+    }
+
     /// Whether a bucket is live, if the groups `seen` lead here.
     fn is_live(&self, bucket: &BucketSpec, seen: &[u32]) -> bool {
         let port = self.ports.iter().find(|port| port.no == bucket.watch_port);
@@ -187,7 +204,7 @@ struct Walk<'a> {
     hash: u32,
     state: [u64; STATE_WORDS],
     stack: Vec<u128>,
-    /// The TTL ran out: rules go on matching, and nothing is sent any more.
+    /// The TTL ran out, or a meter dropped it: rules go on matching, and nothing is sent any more.
     expired: bool,
     set: Vec<OfAction>,
     verdict: Verdict,
@@ -250,7 +267,31 @@ impl Walk<'_> {
         }
     }
 
+    /// As many frames pass as the burst of its only band; time stands still.
+    fn meter(&mut self, id: u32) {
+        let (meter, frames) = self.switch.meters.get_mut(&id).expect("a rule goes with its meter");
+        if self.expired {
+            return;
+        }
+        *frames += 1;
+        let band = meter.bands[0];
+        match band.kind {
+            _ if *frames <= band.burst.into() => {}
+            BandKind::Drop => self.expired = true,
+            BandKind::DscpRemark(levels) => {
+                let dscp = Field::IpDscp.read(&self.flow());
+                let (class, precedence) = (dscp >> 3, dscp >> 1 & 3);
+                if dscp & 1 == 0 && (1..=4).contains(&class) && precedence > 0 {
+                    self.write(Field::IpDscp, class << 3 | (precedence + u128::from(levels)).min(3) << 1, 0x3f);
+                }
+            }
+        }
+    }
+
     fn rule(&mut self, rule: &Rule) -> Result<(), Exit> {
+        if let Some(meter) = rule.instructions.meter {
+            self.meter(meter);
+        }
         for action in rule.instructions.apply.iter() {
             self.action(action, rule.table)?;
         }

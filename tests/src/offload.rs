@@ -37,11 +37,11 @@ pub fn undo_checksum(bytes: &mut [u8]) -> Option<(usize, usize)> {
     Some((start, offset))
 }
 
-/// A TCP frame that only a guest with segmentation offload can send.
-pub fn tcp(payload: &[u8], random: &mut Random) -> Vec<u8> {
+/// A TCP frame that only a guest with segmentation offload can send, with one of these TTLs.
+pub fn tcp(payload: &[u8], ttls: &[u8], random: &mut Random) -> Vec<u8> {
     let mut frame = Vec::new();
     let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, random.below(4) as u8]);
-    let ttl = random.one_of(&[1, 64]);
+    let ttl = random.one_of(ttls);
     let written = if random.once_in(2) {
         ethernet.ipv4([10, 0, 0, 1], [10, 0, 0, 2], ttl).tcp(1000, 80, 1, 2).ack(7).psh().write(&mut frame, payload)
     } else {

@@ -22,7 +22,7 @@ use datapath::tables::{FlowMod, PortConfig, PortTotals, RuleFilter};
 use datapath::worker::Worker;
 use tests::driver::{Buffer, F_EVENT_IDX, F_INDIRECT, F_MRG_RXBUF, NetHeader};
 use tests::frontend::{F_ALL, F_OFFLOADS, Options};
-use tests::generate::{PORTS, Subject, TABLES, flow_mod, frame_of, random_priority, setting, vlan_of};
+use tests::generate::{PORTS, Subject, TABLES, flow_mod, frame_of, group_mod, meter_mod, random_priority, setting, vlan_of};
 use tests::linear::{LinearPort, LinearSwitch, RuleCounts};
 use tests::offload::{canonical, completed, follows, payload, put_together, tcp, undo_checksum};
 use tests::random::Random;
@@ -89,8 +89,10 @@ struct History {
     serial: u64,
     /// The frames to be segmented, by their serial number: bytes of payload in a segment.
     segmented: HashMap<u64, usize>,
-    /// NORMAL's learning depends on the order of frames, which two workers do not promise.
+    /// NORMAL's learning and meters depend on the order of frames, which two workers do not promise.
     ordered: bool,
+    /// Groups, or frames whose TTL runs out: see [`Subject::All`].
+    subject: Subject,
 }
 
 impl History {
@@ -127,6 +129,7 @@ impl History {
             serial: 0,
             segmented: HashMap::new(),
             ordered: workers == 1,
+            subject: random.one_of(&[Subject::Usual, Subject::All]),
             random,
         };
         (history, all)
@@ -155,11 +158,13 @@ impl History {
                 assert!(self.rule_counts.carry_out(&mut self.rig.draft, &flow_mod));
             }
         }
+        let changes = if round == 0 { 8 } else { self.random.below(3) };
+        self.change_groups_and_meters(changes);
         for _ in 0..if round == 0 { 25 } else { self.random.below(3) } {
             self.priority += 1;
             let rules: Vec<_> = self.rig.draft.rules(&RuleFilter::ALL).cloned().collect();
-            let flow_mod = flow_mod(&mut self.random, Subject::Usual, &rules, random_priority(self.priority));
-            if self.ordered || !uses_normal(&flow_mod) {
+            let flow_mod = flow_mod(&mut self.random, self.subject, &rules, random_priority(self.priority));
+            if (self.ordered || !uses_normal(&flow_mod)) && (self.subject == Subject::Usual || !pushes_or_pops(&flow_mod)) {
                 self.rule_counts.carry_out(&mut self.rig.draft, &flow_mod);
             }
         }
@@ -177,6 +182,8 @@ impl History {
             self.rig.draft.set_link(no, up).expect("the port is there");
             self.reference.port(no).link_up = up;
         }
+        // A port that goes down is another group.
+        self.reference.groups = self.rig.draft.groups().cloned().collect();
         self.rig.publish();
         workers.iter_mut().for_each(Worker::take_up);
         let guest = self.player();
@@ -184,6 +191,26 @@ impl History {
             self.players[guest].mute = !self.players[guest].mute;
         }
         self.disturb();
+    }
+
+    fn change_groups_and_meters(&mut self, count: u64) {
+        for _ in 0..count {
+            let change = group_mod(&mut self.random);
+            let ordered = self.ordered;
+            let is_wanted = |action: &OfAction| !is_push_or_pop(action) && (ordered || action.port() != Some(PortNo::NORMAL));
+            if self.subject == Subject::Usual || !change.buckets.iter().flat_map(|bucket| bucket.actions.iter()).all(is_wanted) {
+                continue;
+            }
+            if self.rule_counts.change(&mut self.rig.draft, |tables| tables.group_mod(&change, 0).is_ok()) {
+                self.reference.group_counts.retain(|(group, _), _| *group != change.group);
+            }
+        }
+        for _ in 0..if self.ordered { count } else { 0 } {
+            let change = meter_mod(&mut self.random, self.subject);
+            if self.rule_counts.change(&mut self.rig.draft, |tables| tables.meter_mod(&change, 0).is_ok()) {
+                self.reference.meter_mod(&change);
+            }
+        }
     }
 
     /// What a guest can do at any time, under traffic or not.
@@ -216,7 +243,8 @@ impl History {
             let random = &mut self.random;
             let payload_len = random.one_of(&[8, 8, 24, 304, 304, 1456, 1456, 4000]);
             let payload = self.serial.to_be_bytes().repeat(payload_len / 8);
-            let mut frame = frame_of(random, &payload, &[1, 2, 64]);
+            let ttls: &[u8] = if self.subject == Subject::Usual { &[1, 2, 64] } else { &[64] };
+            let mut frame = frame_of(random, &payload, ttls);
             let mut header = NetHeader::default();
             let given = match random.below(100) {
                 0..60 => Given::Frame(frame.clone()),
@@ -228,7 +256,7 @@ impl History {
                     given
                 }
                 75..85 => {
-                    frame = tcp(&self.serial.to_be_bytes().repeat(2 + random.below(1500) as usize), random);
+                    frame = tcp(&self.serial.to_be_bytes().repeat(2 + random.below(1500) as usize), ttls, random);
                     let given = Given::Frame(frame.clone());
                     let (start, offset) = undo_checksum(&mut frame).expect("TCP");
                     let size = 8 * (30 + random.below(150));
@@ -299,7 +327,7 @@ impl History {
         for (pair, received) in player.received.iter_mut().enumerate() {
             let receiver = self.rig.guests[guest].receiver(pair);
             received.extend(std::iter::from_fn(|| receiver.receive()));
-            if self.random.once_in(150) {
+            if self.random.once_in(60) {
                 // A buffer that can't be written breaks the ring when its turn comes.
                 receiver.ring.offer(&[Buffer { address: 1 << 40, len: 2048, writable: true }]);
             }
@@ -353,6 +381,18 @@ impl History {
             let expected = self.reference.lookups.get(&table).copied().unwrap_or_default();
             assert_eq!((counters.lookups(), counters.matches()), expected, "{context}: lookups and matches in table {table}");
         }
+        let groups = self.rig.draft.groups().flat_map(|group| {
+            let buckets = group.buckets.iter().enumerate().map(|(at, bucket)| ((group.id, Some(at)), bucket.counters.frames()));
+            std::iter::once(((group.id, None), group.counters.frames())).chain(buckets).collect::<Vec<_>>()
+        });
+        let groups: HashMap<_, _> = groups.filter(|(_, frames)| *frames > 0).collect();
+        assert_eq!(groups, self.reference.group_counts, "{context}: groups and buckets count each frame that they get");
+        let meters = self.rig.draft.meters().map(|meter| (meter.id, (meter.frames(), meter.bands()[0].frames())));
+        assert_eq!(
+            meters.collect::<HashMap<_, _>>(),
+            self.reference.meter_counts(),
+            "{context}: meters count each frame that comes to them"
+        );
     }
 
     fn check_ingress(&mut self, guest: usize, context: &str) {
@@ -474,6 +514,18 @@ fn uses_normal(flow_mod: &FlowMod) -> bool {
     let mut found = false;
     flow_mod.instructions.each_action(&mut |action| found |= action.port() == Some(PortNo::NORMAL));
     found
+}
+
+/// Whether segments might not be found any more by those who put them together.
+fn pushes_or_pops(flow_mod: &FlowMod) -> bool {
+    let mut found = false;
+    flow_mod.instructions.each_action(&mut |action| found |= is_push_or_pop(action));
+    found
+}
+
+fn is_push_or_pop(action: &OfAction) -> bool {
+    use OfAction::*;
+    matches!(action, PushVlan(_) | PushMpls(_) | PopMpls(_) | PushPbb | PopPbb)
 }
 
 /// Cuts `len` bytes into a few buffers.

@@ -15,7 +15,7 @@ use datapath::port::{DummyPort, PortNo, Share};
 use datapath::tables::{FlowMod, MacTable, Port, PortConfig, PortCounters, PortTotals, RuleFilter, Tables};
 use datapath::translate::{Scratch, translate};
 use datapath::worker::{Published, Worker, WorkerSettings};
-use tests::generate::{PORTS, Subject, flow_mod, frame, group_mod, random_priority, setting, vlan_of};
+use tests::generate::{PORTS, Subject, flow_mod, frame, group_mod, meter_mod, random_priority, setting, vlan_of};
 use tests::linear::{LinearPort, LinearSwitch, RuleCounts, RuleId};
 use tests::random::Random;
 
@@ -96,6 +96,11 @@ impl World {
         counts.filter(|(_, frames)| *frames > 0).collect()
     }
 
+    /// The frames that each meter measured, and those that were too many.
+    fn meter_counts(&self) -> HashMap<u32, (u64, u64)> {
+        self.draft.meters().map(|meter| (meter.id, (meter.frames(), meter.bands()[0].frames()))).collect()
+    }
+
     /// Lets `frames` come in through `port`, and returns what came out of each port.
     fn forward(&mut self, port: u32, frames: &[Vec<u8>], room: &[usize], now: u64) -> Vec<Vec<Vec<u8>>> {
         self.ports.iter().zip(room).for_each(|(port, room)| port.set_room(*room));
@@ -170,6 +175,22 @@ fn change_groups(random: &mut Random, cached: &mut World, uncached: &mut World, 
     reference.rules = cached.draft.rules(&RuleFilter::ALL).cloned().collect();
 }
 
+/// Changes meters.
+fn change_meters(random: &mut Random, subject: Subject, cached: &mut World, uncached: &mut World, reference: &mut LinearSwitch) {
+    let counts = reference.meter_counts();
+    assert_eq!(cached.meter_counts(), counts, "meters count each frame that comes to them");
+    assert_eq!(uncached.meter_counts(), counts, "meters count each frame that comes to them");
+    for _ in 0..1 + random.below(3) {
+        let change = meter_mod(random, subject);
+        let done = cached.change(|tables| tables.meter_mod(&change, 0).is_ok());
+        assert_eq!(done, uncached.change(|tables| tables.meter_mod(&change, 0).is_ok()));
+        if done {
+            reference.meter_mod(&change);
+        }
+    }
+    reference.rules = cached.draft.rules(&RuleFilter::ALL).cloned().collect();
+}
+
 /// One history of rules and frames. Returns the number of frames.
 fn history(seed: u64) -> usize {
     let mut random = Random::new(seed);
@@ -187,6 +208,9 @@ fn history(seed: u64) -> usize {
     // A table-miss rule in most histories, so that frames get further than the first table.
     let mut pool: Vec<_> = (0..40).map(|_| frame(&mut random, subject)).collect();
     for round in 0..60 {
+        if round == 0 || random.once_in(6) {
+            change_meters(&mut random, subject, &mut cached, &mut uncached, &mut reference);
+        }
         for _ in 0..if round == 0 { 25 } else { random.below(3) } {
             priority += 1;
             let flow_mod = flow_mod(&mut random, subject, &reference.rules, random_priority(priority));

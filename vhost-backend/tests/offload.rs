@@ -2,8 +2,10 @@
 //!
 //! Segments are checked against the plainest reference there is: put together again they are the original frame, and every checksum adds up.
 
-use datapath::drops::TxDrop;
-use datapath::frame::{Batch, Checksum, Offload, Segmentation, SegmentationKind};
+use datapath::action::{Action, NoControllers, Outcome, OutputSets, Whole, execute};
+use datapath::drops::{DropReason, TxDrop};
+use datapath::frame::{Batch, Checksum, HEAD_MAX, HEADROOM, Offload, Segmentation, SegmentationKind};
+use datapath::key::{FlowKey, extract_frame};
 use datapath::port::{PortNo, RxQueue, Transmitted};
 use proptest::prelude::*;
 use tests::driver::{F_MRG_RXBUF, F_VERSION_1, NetHeader, Ram, Receiver, Transmitter};
@@ -184,21 +186,87 @@ fn sum(bytes: &[u8]) -> u16 {
 
 /// A receiving guest that negotiated `features`, and what it gets of one frame.
 fn deliver(features: u64, mtu: Option<u16>, stride: u32, frame: &[u8], offload: Offload) -> (Transmitted, Vec<(NetHeader, Vec<u8>)>) {
+    let mut batch = Batch::new();
+    let slot = batch.push_bytes(PortNo(1), offload, frame);
+    let delivered = deliver_slot(features, mtu, stride, &batch, slot);
+    assert_eq!(batch.to_vec(slot, usize::MAX), frame, "the frame stays as it is");
+    delivered
+}
+
+/// The same of a frame that is in a batch already.
+fn deliver_slot(features: u64, mtu: Option<u16>, stride: u32, batch: &Batch, slot: u16) -> (Transmitted, Vec<(NetHeader, Vec<u8>)>) {
     let ram = Ram::new(&[(0, 8 << 20)]);
     let mut driver = Receiver::new(&ram, 0, 256, stride, 1, true);
     let mut ring = TxRing::start(driver.ring.setup(ram.map(), features), mtu).expect("a ring");
     driver.fill(usize::MAX);
-    let mut batch = Batch::new();
-    let slot = batch.push_bytes(PortNo(1), offload, frame);
     let mut transmitted = Transmitted::default();
-    ring.transmit(&batch, &[slot], &mut transmitted);
-    assert_eq!(batch.to_vec(slot, usize::MAX), frame, "the frame stays as it is");
+    ring.transmit(batch, &[slot], &mut transmitted);
     let received = std::iter::from_fn(|| driver.receive()).collect::<Vec<_>>();
     assert_eq!(
         256 - driver.ring.free(),
         driver.fill(0) + usize::from(ring.next() != driver.ring.used_index()) + (256 - driver.ring.free())
     );
     (transmitted, received)
+}
+
+/// A frame on its way through actions, by the plainest means.
+#[derive(Clone)]
+struct Tagged {
+    bytes: Vec<u8>,
+    /// Where what is behind the outermost Ethernet header and its VLAN tags begins.
+    network: usize,
+}
+
+impl Tagged {
+    fn kind(&self) -> u16 {
+        u16::from_be_bytes([self.bytes[self.network - 2], self.bytes[self.network - 1]])
+    }
+
+    fn vlans(&self) -> usize {
+        (self.network - 14) / 4
+    }
+
+    /// The frame with a tag, and the actions that push and pop it.
+    fn pushed(&self, tag: Tag) -> (Self, Action, Action) {
+        let Self { mut bytes, mut network } = self.clone();
+        match tag {
+            Tag::Vlan(tpid) => {
+                let tci = if self.vlans() > 0 { [bytes[14], bytes[15]] } else { [0, 0] };
+                bytes.splice(12..12, [tpid.to_be_bytes(), tci].concat());
+                network += 4;
+                (Self { bytes, network }, Action::PushVlan(tpid), Action::PopVlan)
+            }
+            Tag::Mpls => {
+                let entry = match self.kind() {
+                    0x8847 => [bytes[network], bytes[network + 1], bytes[network + 2] & !1, bytes[network + 3]],
+                    // The TTL of all our frames.
+                    0x0800 | 0x86dd => [0, 0, 1, 64],
+                    _ => [0, 0, 1, 0],
+                };
+                bytes.splice(network..network, entry);
+                bytes[network - 2..network].copy_from_slice(&[0x88, 0x47]);
+                (Self { bytes, network }, Action::PushMpls(0x8847), Action::PopMpls(self.kind()))
+            }
+            Tag::Pbb => {
+                let priority = if self.vlans() > 0 { bytes[14] & 0xe0 } else { 0 };
+                let isid = if self.kind() == 0x88e7 { [bytes[network + 1], bytes[network + 2], bytes[network + 3]] } else { [0; 3] };
+                let header = [&bytes[..12], &[0x88, 0xe7, priority], &isid].concat();
+                bytes.splice(..0, header);
+                (Self { bytes, network: 14 }, Action::PushPbb, Action::PopPbb)
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Tag {
+    Vlan(u16),
+    Mpls,
+    Pbb,
+}
+
+fn tags() -> impl Strategy<Value = Vec<Tag>> {
+    prop::collection::vec(prop::sample::select(vec![Tag::Vlan(0x8100), Tag::Vlan(0x88a8), Tag::Mpls, Tag::Mpls, Tag::Pbb]), 0..7)
 }
 
 fn shapes() -> impl Strategy<Value = Shape> {
@@ -255,6 +323,84 @@ proptest! {
         restored[at..at + 2].copy_from_slice(&frame[at..at + 2]);
         prop_assert_eq!(restored, frame);
         prop_assert!(shape.transport_adds_up(bytes));
+    }
+
+    /// Whatever is pushed and popped outside of it, up to all of the head room, the frame inside has its checksum, and its segments are whole.
+    #[test]
+    fn tags_break_no_frame(shape in shapes(), longer in prop::sample::select(vec![0, 0, 7, 9, 10]), tags in tags(), pops in 0..3usize,
+                           payload in prop::collection::vec(any::<u8>(), 0..5000), size in prop::option::of(100..3000u16),
+                           features in prop::sample::select(vec![0, CSUM, CSUM | TSO4 | TSO6 | USO | ECN])) {
+        // Longer IPv6 headers reach to the end of the head.
+        let shape = Shape { ip_options: if shape.ipv6 { shape.ip_options.max(longer) } else { shape.ip_options }, ..shape };
+        let size = size.filter(|_| shape.payload() <= HEAD_MAX);
+        let original = shape.frame(&payload);
+        let mut states = vec![Tagged { bytes: original.clone(), network: shape.network() }];
+        let (mut pushes, mut undo) = (Vec::new(), Vec::new());
+        for tag in tags {
+            let last = states.last().expect("the frame as it came");
+            // A key knows two VLAN tags; and nobody could tell that there is an I-TAG under an MPLS entry.
+            if matches!(tag, Tag::Vlan(_)) && last.vlans() == 2 || matches!(tag, Tag::Mpls) && last.kind() == 0x88e7 {
+                continue;
+            }
+            let (next, push, pop) = last.pushed(tag);
+            states.push(next);
+            pushes.push(push);
+            undo.push(pop);
+        }
+        let too_long = states[pushes.len()].bytes.len() - original.len() > HEADROOM;
+        let pops = pops.min(pushes.len());
+        let mut batch = Batch::new();
+        let slot = batch.push_bytes(PortNo(1), shape.offload(size), &original);
+        let mut carry_out = |actions: &[Action]| {
+            prop_assert!(extract_frame(batch.frame_mut(slot), &mut FlowKey::ZERO.clone()));
+            let mut outputs = OutputSets::default();
+            let actions = [actions, &[Action::Output(PortNo(2))]].concat();
+            let outcome = execute(&actions, DropReason::Rule, slot, &mut batch, &mut outputs, &mut NoControllers, &mut Whole(0));
+            let expected = if too_long { Outcome::Dropped(DropReason::NotApplicable) } else { Outcome::Forwarded };
+            prop_assert_eq!(outcome, expected);
+            Ok(())
+        };
+        carry_out(&pushes)?;
+        if too_long {
+            return Ok(());
+        }
+        // What a pop uncovers is looked at anew, as it is where a translation was frozen.
+        undo.iter().rev().take(pops).try_for_each(|pop| carry_out(std::slice::from_ref(pop)))?;
+        let expected = &states[pushes.len() - pops].bytes;
+        prop_assert_eq!(&batch.to_vec(slot, usize::MAX), expected);
+
+        let (transmitted, received) = deliver_slot(MODERN | features, None, 1526, &batch, slot);
+        prop_assert_eq!((transmitted.frames, transmitted.bytes), (1, expected.len() as u64));
+        let outside = expected.len() - original.len();
+        let (network, start) = (outside + shape.network(), outside + shape.transport());
+        let plain = pushes[..pushes.len() - pops].iter().all(|push| matches!(push, Action::PushVlan(_)));
+        let mut inside = Vec::new();
+        for (header, bytes) in &received {
+            prop_assert_eq!(&bytes[..network], &expected[..network]);
+            let mut frame = [&original[..shape.network()], &bytes[network..]].concat();
+            if header.flags & 1 != 0 {
+                prop_assert_eq!((usize::from(header.csum_start), usize::from(header.csum_offset)), (start, shape.checksum_offset()));
+                if size.is_some() && header.gso_type == 0 {
+                    let (at, checksum) = (shape.transport() + shape.checksum_offset(), !sum(&frame[shape.transport()..]));
+                    frame[at..at + 2].copy_from_slice(&if checksum == 0 { 0xffff } else { checksum }.to_be_bytes());
+                }
+            } else {
+                prop_assert!(shape.transport_adds_up(&frame));
+            }
+            prop_assert_eq!(header.flags & 1 != 0, features & CSUM != 0);
+            prop_assert!(header.gso_type == 0 || plain, "nobody segments what is inside of other than VLAN tags");
+            inside.push(frame);
+        }
+        match (size, received[0].0.gso_type) {
+            (Some(size), 0) => shape.check_segments(&inside, &original, size.into()),
+            (Some(_), _) => prop_assert_eq!(&inside[..], std::slice::from_ref(&original)),
+            (None, _) => {
+                let at = shape.transport() + shape.checksum_offset();
+                prop_assert_eq!(inside.len(), 1);
+                inside[0][at..at + 2].copy_from_slice(&original[at..at + 2]);
+                prop_assert_eq!(&inside[0], &original);
+            }
+        }
     }
 
     #[test]
@@ -350,9 +496,9 @@ fn what_can_not_be_sent_is_dropped_and_named() {
     assert_eq!(deliver(MODERN, Some(1400), 2048, &frame, shape.offload(Some(1360))).1.len(), 8);
     assert_eq!(dropped(Some(1400), &frame, shape.offload(None)), TxDrop::TooLong);
     // Changed on its way through the switch so that the offload fits no more.
-    let mut mpls = frame.clone();
-    mpls[12..14].copy_from_slice(&[0x88, 0x47]);
-    assert_eq!(dropped(None, &mpls, shape.offload(Some(1000))), TxDrop::Offload);
+    let mut other = frame.clone();
+    other[12..14].copy_from_slice(&[0x88, 0xb5]);
+    assert_eq!(dropped(None, &other, shape.offload(Some(1000))), TxDrop::Offload);
     assert_eq!(dropped(None, &frame[..40], shape.offload(None)), TxDrop::Offload);
     // More segments than the guest has buffers.
     assert_eq!(dropped(None, &frame, shape.offload(Some(39))), TxDrop::RingFull);
