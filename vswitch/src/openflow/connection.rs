@@ -3,7 +3,7 @@
 //! Both buffers are bounded. Input is read only as far as it can be worked off: one read's worth beyond a message under way. Output that the peer
 //! does not take piles up to [`CONGESTED`] bytes; then no further request is read from that peer and no packet-in is queued for it (the owner
 //! counts the drop), until it has taken enough. So a peer that is slow, or wants to be, delays itself only. Messages that must not be lost
-//! (flow-removed, port-status) may still be queued, up to [`LIMIT`]; a peer so far behind is disconnected.
+//! (port-status) may still be queued, up to [`LIMIT`]; a peer so far behind is disconnected.
 
 use std::os::fd::{AsFd, BorrowedFd};
 

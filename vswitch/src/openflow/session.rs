@@ -1,12 +1,14 @@
 //! What is kept for one connection: how far the handshake got, the controller's role, what it wants to be told, and a long reply under way.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 use datapath::Nanos;
 use datapath::action::{OFPR_INVALID_TTL, OFPR_NO_MATCH};
 use datapath::port::PortNo;
+use datapath::tables::Removed;
 
-use super::agent::{Bundles, Monitors};
+use super::agent::{Bundles, Monitors, flow_removed};
 use super::assembly::Assembly;
 use super::connection::Connection;
 use super::dump::Dump;
@@ -22,6 +24,8 @@ const LISTENER_PROBE: Nanos = 60_000_000_000;
 const HELLO_PATIENCE: Nanos = 10_000_000_000;
 /// The `miss_send_len` of a configured controller (`OFP_DEFAULT_MISS_SEND_LEN`).
 const DEFAULT_MISS_SEND_LEN: u16 = 128;
+/// The most removed rules that a peer has yet to be told of: more than a mass deletion leaves, and a bound for one that never reads.
+const REMOVALS: usize = 2 << 20;
 /// How often the output is filled and sent in one go.
 const WRITES: usize = 4;
 
@@ -115,6 +119,8 @@ pub struct Session {
     /// What is waited for, so that it need not be said twice.
     pub(super) interest: Interest,
     dump: Option<Dump>,
+    /// Rules of which the peer is yet to be told that they were removed, and when that was.
+    removals: VecDeque<(Removed, Nanos)>,
     /// What the peer may choose from.
     offered: Versions,
     /// When the connection began.
@@ -153,6 +159,7 @@ impl Session {
             unfinished: false,
             interest: Interest::Read,
             dump: None,
+            removals: VecDeque::new(),
             offered,
             since: now,
             probe_interval: None,
@@ -280,12 +287,33 @@ impl Session {
                 Ok(sent) => self.reads |= sent && !self.takes_requests(),
                 Err(why) => return self.end(why),
             }
-            if self.connection.has_output() || self.dump.is_none() {
+            if self.connection.has_output() || self.dump.is_none() && self.removals.is_empty() {
                 return;
             }
+            self.send_removals();
             while self.dump.is_some() && !self.connection.is_congested() {
                 self.dump_some();
             }
+        }
+    }
+
+    /// Tells of rules that were removed, if the peer wants to know: of as many as it has room for, and of the others as it reads.
+    pub fn tell_removed(&mut self, removed: &[Removed], now: Nanos) {
+        let wanted = removed.iter().filter(|removed| self.wants(self.wants.flow_removed, removed.reason as u8));
+        let wanted: Vec<_> = wanted.map(|removed| (removed.clone(), now)).collect();
+        self.removals.extend(wanted);
+        self.send_removals();
+        if self.removals.len() > REMOVALS {
+            self.end(format!("the peer is {REMOVALS} removed rules behind with reading"));
+        }
+    }
+
+    fn send_removals(&mut self) {
+        while !self.is_over()
+            && !self.connection.is_congested()
+            && let Some((removed, at)) = self.removals.pop_front()
+        {
+            self.send(&Message::FlowRemoved(Box::new(flow_removed(&removed, at))), 0);
         }
     }
 
@@ -415,7 +443,7 @@ impl Session {
 
     /// What is to be waited for.
     pub fn needs(&self) -> Interest {
-        match (self.takes_requests(), self.connection.has_output()) {
+        match (self.takes_requests(), self.connection.has_output() || !self.removals.is_empty()) {
             (true, false) if !self.unfinished => Interest::Read,
             (true, true) if !self.unfinished => Interest::ReadWrite,
             _ => Interest::Write,

@@ -39,11 +39,11 @@ impl Datapath for Forwarding {
 
     fn barrier(&mut self) {
         self.workers.each(|worker| worker.take_up());
-        self.published.give_up();
     }
 
     fn settle(&mut self) {
         self.workers.each(|worker| worker.settle());
+        // This comes about once a second; nobody waits for it, as somebody does for a barrier.
         self.published.give_up();
     }
 

@@ -9,7 +9,7 @@ use datapath::tables::{FlowMod, FlowModCommand, FlowModError, Removed, Rule, Rul
 use super::changes::{Changes, RuleChange};
 use super::{Agent, Datapath};
 use crate::openflow::wire::error::{BadAction, BadInstruction, BadMatch, BadRequest, FlowModFailed, MeterModFailed, Nicira};
-use crate::openflow::wire::{Age, ErrorCode, FlowModMessage, FlowRemoved, FlowStats, Message, NO_BUFFER, RuleEvent, can_be_sent};
+use crate::openflow::wire::{Age, ErrorCode, FlowModMessage, FlowRemoved, FlowStats, NO_BUFFER, RuleEvent, can_be_sent};
 
 impl Agent {
     pub(super) fn flow_mod(&mut self, message: &FlowModMessage, now: Nanos, changes: &mut Changes) -> Result<(), ErrorCode> {
@@ -94,17 +94,13 @@ impl Agent {
             return;
         }
         datapath.barrier();
-        for removed in std::mem::take(&mut self.removed) {
-            let reason = removed.reason as u8;
-            let message = Message::FlowRemoved(Box::new(flow_removed(&removed, now)));
-            for session in self.sessions.values_mut().filter(|session| session.wants(session.wants.flow_removed, reason)) {
-                session.send(&message, 0);
-            }
-        }
+        let removed = std::mem::take(&mut self.removed);
+        self.sessions.values_mut().for_each(|session| session.tell_removed(&removed, now));
     }
 }
 
-fn flow_removed(removed: &Removed, now: Nanos) -> FlowRemoved {
+/// The removal of a rule at `now` as a controller is told of it.
+pub(in crate::openflow) fn flow_removed(removed: &Removed, now: Nanos) -> FlowRemoved {
     let rule = &removed.rule;
     FlowRemoved {
         cookie: rule.cookie,

@@ -43,7 +43,7 @@ use crate::event::Registrar;
 pub(super) use bundles::Bundles;
 use changes::{Changes, is_change};
 use fail_mode::FailOpen;
-pub(super) use flows::flow_stats;
+pub(super) use flows::{flow_removed, flow_stats};
 pub(super) use monitors::{Monitors, RuleNews};
 use ports::port_desc;
 
@@ -58,7 +58,7 @@ const PUBLISH_INTERVAL: Nanos = 5_000_000;
 /// The pause after which a stream of them is published sooner than it would be if it went on.
 const PUBLISH_PAUSE: Nanos = 1_000_000;
 /// The time between publications of a stream without pauses.
-const PUBLISH_STREAM: Nanos = 50_000_000;
+const PUBLISH_STREAM: Nanos = 100_000_000;
 
 /// What one connection may cost in one turn, see [`cost`].
 const SLICE: u32 = 1024;

@@ -226,7 +226,7 @@ fn changes_without_barriers_are_published_soon_and_together() {
     assert_eq!(bench.agent.due(), None);
 
     // A stream that goes on is published from time to time, and one that pauses is not made to wait.
-    for millisecond in 0..100 {
+    for millisecond in 0..150 {
         bench.now = 2 * SECOND + millisecond * SECOND / 1000;
         peer.send(&flow_mod(FlowMod { priority: 100, hard_timeout: millisecond as u16, ..FlowMod::default() }), 1);
         bench.turn_once();

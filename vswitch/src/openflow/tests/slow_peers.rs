@@ -3,8 +3,9 @@
 use std::io::{Read, Write};
 use std::time::Duration;
 
+use datapath::key::{Field, Match};
 use datapath::tables::instruction::Instructions;
-use datapath::tables::FlowMod;
+use datapath::tables::{FlowMod, FlowModCommand, RuleFlags};
 
 use super::peers::{Peer, flow_mod, to_controller};
 use super::*;
@@ -312,4 +313,33 @@ fn what_waits_for_a_long_answer_is_worked_off_though_nothing_more_comes() {
     bench.turn();
     let rest = peer.received();
     assert_eq!(rest.last().map_or(last, |(xid, _)| *xid), 2, "the barrier's reply comes");
+}
+
+#[test]
+fn the_removal_of_many_rules_is_told_as_the_peer_reads() {
+    const RULES: u32 = 70_000;
+    let mut bench = Bench::new(FailMode::Secure, true);
+    let mut slow = Peer::greeted(&mut bench, Origin::Controller);
+    let mut tool = Peer::greeted(&mut bench, Origin::Listener);
+    // What is told of each is some 260 bytes long, so of all of them more than may be queued.
+    let registers = Field::ALL.iter().filter(|field| (Field::Reg0..=Field::Reg15).contains(field));
+    let matching = registers.fold(Match::ANY, |matching, register| matching.with_masked(*register, 0, 1));
+    let mut bytes = Vec::new();
+    for i in 0..RULES {
+        let matching = matching.with(Field::Metadata, i.into());
+        encode(&flow_mod(FlowMod { matching, flags: RuleFlags::SEND_FLOW_REM, ..FlowMod::default() }), i, &mut bytes);
+    }
+    tool.send_all(&mut bench, &bytes);
+    bench.turn();
+    assert_eq!(bench.rules(), RULES as usize);
+    let answers = tool.ask(&mut bench, &flow_mod(FlowMod { command: FlowModCommand::Delete, ..FlowMod::default() }));
+    assert_eq!((answers.len(), bench.rules()), (0, 0));
+    assert!(bench.agent.is_connected(slow.id), "it was not given time to read");
+    let mut told = 0;
+    while let more @ 1.. = slow.received().len() {
+        told += more;
+        bench.turn();
+    }
+    assert_eq!(told, RULES as usize);
+    assert!(bench.agent.is_connected(slow.id));
 }
