@@ -7,10 +7,14 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with, sockopt};
+
+/// How long a predecessor may take to die: one that was killed lets go of the run directory a moment before it lets go of its sockets.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Connections that may wait to be accepted: whoever connects again and again must not have others' attempts dropped.
 const BACKLOG: i32 = 1024;
@@ -79,11 +83,17 @@ fn remove_stale(path: &Path) -> Result<(), String> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error.to_string()),
     }
-    match connect_unix(path) {
-        Err(Errno::CONNREFUSED) => fs::remove_file(path).map_err(|error| format!("the stale socket there can't be removed: {error}")),
-        Err(Errno::NOENT) => Ok(()),
-        Err(error @ (Errno::ACCESS | Errno::PERM)) => Err(format!("somebody's socket is there ({})", explain(error))),
-        _ => Err("another process listens there; end it or choose another path".to_owned()),
+    let start = Instant::now();
+    loop {
+        match connect_unix(path) {
+            Err(Errno::CONNREFUSED) => {
+                return fs::remove_file(path).map_err(|error| format!("the stale socket there can't be removed: {error}"));
+            }
+            Err(Errno::NOENT) => return Ok(()),
+            Err(error @ (Errno::ACCESS | Errno::PERM)) => return Err(format!("somebody's socket is there ({})", explain(error))),
+            _ if start.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(10)),
+            _ => return Err("another process listens there; end it or choose another path".to_owned()),
+        }
     }
 }
 

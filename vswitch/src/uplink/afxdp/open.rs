@@ -25,7 +25,7 @@ const HEADROOM: u32 = 256;
 /// An Ethernet header with two VLAN tags.
 const HEADER: u32 = 22;
 /// How long a dying predecessor may hold the device: the kernel closes its sockets some time after it has ended.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_millis(200);
 /// How many frames one system call may send.
 const BUDGET: u32 = RING;
 
@@ -93,13 +93,18 @@ pub fn open(wanted: &AfXdp) -> Result<(Opened, Vec<OwnedFd>), AfXdpError> {
     let count = chunks(wanted.queues, RING);
     let file = Umem::file(count, chunk).map_err(|error| opening.failed("making memory for frames", error))?;
     let umem = Umem::map(&file, count, chunk).map_err(|error| opening.failed("mapping memory for frames", error))?;
+    // First, so that whoever has the device already is named as one who has its frames; as long as there are no sockets in the map, all goes on to the host.
+    let map = sys::create_xskmap(wanted.queues.into()).map_err(|error| opening.failed("making a map of sockets", error))?;
+    let (link, native) = opening.attach(index, &map, &mut notes)?.unzip();
     let sockets = opening.sockets(&umem, index)?;
+    for (socket, queue) in sockets.iter().zip(0..) {
+        sys::set_socket(&map, queue, socket.as_fd()).map_err(|error| opening.failed("entering a socket into the map", error))?;
+    }
     let zero_copy = sockopt::xdp_options(&sockets[0]).is_ok_and(|options| options.contains(XdpOptionsFlags::XDP_OPTIONS_ZEROCOPY));
     if wanted.zero_copy == ZeroCopy::Auto && !zero_copy {
         notes.push("its driver has no zero-copy: the kernel copies each frame once".to_owned());
     }
 
-    let (link, native) = opening.attach(index, &sockets, &mut notes)?.unzip();
     let promiscuous = match wanted.steal {
         Steal::None => None,
         _ => Some(sys::keep_promiscuous(index).map_err(|error| opening.failed("making it promiscuous", error))?),
@@ -218,14 +223,10 @@ impl Opening<'_> {
         }
     }
 
-    /// Has frames come to the sockets, and says whether they are taken in the driver.
-    fn attach(&self, index: u32, sockets: &[OwnedFd], notes: &mut Vec<String>) -> Result<Option<(OwnedFd, bool)>, AfXdpError> {
-        let failed = |what| move |error| self.failed(what, error);
-        let map = sys::create_xskmap(sockets.len() as u32).map_err(failed("making a map of sockets"))?;
-        for (socket, queue) in sockets.iter().zip(0..) {
-            sys::set_socket(&map, queue, socket.as_fd()).map_err(failed("entering a socket into the map"))?;
-        }
-        let Some(program) = program::load(self.wanted.steal, &map).map_err(failed("loading the XDP program"))? else { return Ok(None) };
+    /// Has frames come to the sockets in `map`, and says whether they are taken in the driver.
+    fn attach(&self, index: u32, map: &OwnedFd, notes: &mut Vec<String>) -> Result<Option<(OwnedFd, bool)>, AfXdpError> {
+        let loaded = program::load(self.wanted.steal, map).map_err(|error| self.failed("loading the XDP program", error))?;
+        let Some(program) = loaded else { return Ok(None) };
         let attach = |flags| {
             patiently(|| sys::attach_xdp(&program, index, flags).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO)))
         };
