@@ -4,6 +4,7 @@ mod agent;
 mod machine;
 mod qmp;
 
+use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -39,12 +40,14 @@ pub enum Connection {
     Client,
     /// QEMU listens and the switch connects.
     Server,
+    /// None: the card's frames go through a tap, open under this number, which QEMU inherits.
+    Tap(RawFd),
 }
 
 /// What a guest is started with.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The path of the vhost-user socket.
+    /// The path of the vhost-user socket, if there is one.
     pub socket: PathBuf,
     /// Who listens on it.
     pub connection: Connection,
@@ -88,16 +91,15 @@ impl Guest {
     pub fn start(options: &Options) -> Guest {
         let dir = tempfile::tempdir().expect("there is room for a temporary directory");
         let (socket, queues) = (options.socket.display(), options.queues);
-        let end = match options.connection {
-            Connection::Client => "reconnect-ms=100",
-            Connection::Server => "server=on,wait=off",
+        let vhost_user = |end: &str| {
+            let chardev = format!("socket,id=vhost0,path={socket},{end}");
+            ["-chardev".to_owned(), chardev, "-netdev".to_owned(), format!("vhost-user,id=net0,chardev=vhost0,queues={queues}")].to_vec()
         };
-        let network = [
-            "-chardev".to_owned(),
-            format!("socket,id=vhost0,path={socket},{end}"),
-            "-netdev".to_owned(),
-            format!("vhost-user,id=net0,chardev=vhost0,queues={queues}"),
-        ];
+        let network = match options.connection {
+            Connection::Client => vhost_user("reconnect-ms=100"),
+            Connection::Server => vhost_user("server=on,wait=off"),
+            Connection::Tap(fd) => ["-netdev".to_owned(), format!("tap,id=net0,fd={fd}")].to_vec(),
+        };
         let mut guest = Guest { machine: Machine::start(dir.path(), &network, options.cold), dir };
         let mut card = json!({
             "driver": "virtio-net-pci", "id": "nic0", "bus": "slot0", "netdev": "net0", "romfile": "",

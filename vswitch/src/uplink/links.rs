@@ -156,3 +156,52 @@ fn one(message: &NetlinkBuffer<&&[u8]>) -> Option<LinkNews> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A message about device 7, with these attributes.
+    fn message(kind: u16, flags: u32, attributes: &[(u16, &[u8])]) -> Vec<u8> {
+        let mut body = [&[0, 0, 1, 0][..], &7u32.to_ne_bytes(), &flags.to_ne_bytes(), &[0; 4]].concat();
+        for (kind, value) in attributes {
+            body.extend([(value.len() as u16 + 4).to_ne_bytes(), kind.to_ne_bytes()].concat());
+            body.extend_from_slice(value);
+            body.resize(body.len().next_multiple_of(4), 0);
+        }
+        [&(body.len() as u32 + 16).to_ne_bytes()[..], &kind.to_ne_bytes(), &[0; 10], &body].concat()
+    }
+
+    fn news(bytes: &[u8]) -> Vec<LinkNews> {
+        let mut news = Vec::new();
+        messages(bytes, &mut news);
+        news
+    }
+
+    #[test]
+    fn devices_come_change_move_and_go() {
+        let attributes: [(u16, &[u8]); 3] = [(IFLA_IFNAME, b"eth0\0"), (IFLA_MTU, &1500u32.to_ne_bytes()), (60_000, &[1, 2, 3])];
+        let link = |up| LinkNews::Is(Link { index: 7, name: "eth0".parse().ok(), up, mtu: 1500 });
+        let up = (LinkFlags::Up | LinkFlags::Running).bits();
+        let both = [message(RTM_NEWLINK, up, &attributes), message(RTM_NEWLINK, LinkFlags::Up.bits(), &attributes)].concat();
+        assert_eq!(news(&both), [link(true), link(false)]);
+        assert_eq!(news(&message(RTM_DELLINK, 0, &attributes)), [LinkNews::Gone(7)]);
+        let moved: [(u16, &[u8]); 1] = [(IFLA_NEW_NETNSID, &[0; 4])];
+        assert_eq!(news(&message(RTM_DELLINK, 0, &moved)), [LinkNews::Moved(7)]);
+        // What a bridge has to say of its port.
+        let mut bridge = message(RTM_DELLINK, 0, &attributes);
+        bridge[16] = 7;
+        assert_eq!(news(&bridge), []);
+    }
+
+    proptest! {
+        #[test]
+        fn anything_is_taken_apart_or_left(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 14..20u16, cut in 0..100usize) {
+            news(&bytes);
+            let whole = message(kind, 0, &[(IFLA_IFNAME, &bytes), (IFLA_MTU, &bytes)]);
+            news(&whole[..whole.len().min(cut)]);
+            news(&whole);
+        }
+    }
+}
