@@ -119,7 +119,7 @@ impl Rules {
         let (matching, apply): (_, OfActions) = match self.shape {
             Shape::Routes => (matching, [output(i)].into()),
             Shape::Masks => {
-                let mask = 0xff00_0000 | i / u32::from(self.tables) % 64 << 8;
+                let mask = 0xff00_0000 | ((i / u32::from(self.tables) % 64) << 8);
                 (matching.with_masked(Field::Ipv4Src, 0x0b00_0000, mask.into()), [output(i)].into())
             }
             Shape::Flows => {
