@@ -33,14 +33,11 @@ impl Choices {
     /// different `seed`s make different choices.
     pub(super) fn shares(buckets: &[&BucketSpec], before: Option<(&Self, &[&BucketSpec])>, seed: u64) -> Option<Self> {
         let weights: Vec<u64> = buckets.iter().map(|bucket| bucket.weight.into()).collect();
-        let (total, least) = (weights.iter().sum::<u64>(), weights.iter().filter(|weight| **weight > 0).min()?);
-        let wanted = (SLOTS_FOR_LEAST * total / least) as usize;
-        let count = wanted.next_power_of_two().clamp(SLOTS_MIN, SLOTS_MAX);
+        let count = slots_for(&weights, before.map(|(shares, _)| shares))?;
         let slots = match before {
             // Of a table of half the size, each slot becomes two.
             Some((shares, old)) => {
                 let new_places = new_places(old, buckets);
-                let count = count.max(shares.slots.len());
                 (0..count).map(|slot| new_places[usize::from(shares.slots[slot & (shares.slots.len() - 1)])]).collect()
             }
             None => vec![None; count],
@@ -56,11 +53,23 @@ impl Choices {
         any.then(|| Self { slots: give_out(self.slots.iter().copied().map(Some).collect(), &weights), seed: self.seed })
     }
 
+    /// How many slots there are.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
     /// The place of the bucket for the flow with this hash.
     #[inline]
     pub fn choose(&self, hash: u32) -> u16 {
         self.slots[mix(self.seed, hash.into()) as usize & (self.slots.len() - 1)]
     }
+}
+
+/// How many slots buckets with these weights get, in the place of the shares `before`: never fewer than those had. `None` if there is no weight.
+pub(super) fn slots_for(weights: &[u64], before: Option<&Choices>) -> Option<usize> {
+    let (total, least) = (weights.iter().sum::<u64>(), weights.iter().filter(|weight| **weight > 0).min()?);
+    let wanted = (SLOTS_FOR_LEAST * total / least) as usize;
+    Some(wanted.next_power_of_two().clamp(SLOTS_MIN, SLOTS_MAX).max(before.map_or(0, Choices::len)))
 }
 
 /// Where each of the buckets `old` is among `new`, if it is the same but for its weight.

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::action_set::in_order;
-use super::choices::Choices;
+use super::choices::{Choices, slots_for};
 use super::instruction::{OfAction, OfActions, each_action};
 use super::ports::Ports;
 use super::rule::Counters;
@@ -27,6 +27,10 @@ pub const GROUP_ANY: u32 = 0xffff_ffff;
 pub const MAX_GROUPS: usize = 1 << 16;
 /// The most buckets of a group.
 pub const MAX_BUCKETS: usize = 1 << 12;
+/// The most buckets of all groups.
+const MAX_BUCKETS_IN_ALL: usize = 1 << 20;
+/// The most slots of all select groups: enough for each of [`MAX_GROUPS`] to have four times as many as most need, or for a thousand of the finest weights.
+const MAX_SLOTS_IN_ALL: usize = 1 << 26;
 
 /// What becomes of a frame that a group processes (`OFPGT_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -123,7 +127,7 @@ pub enum GroupModError {
     Invalid,
     /// `OFPGMFC_OUT_OF_GROUPS`: there are [`MAX_GROUPS`] groups.
     OutOfGroups,
-    /// `OFPGMFC_OUT_OF_BUCKETS`: more than [`MAX_BUCKETS`] buckets.
+    /// `OFPGMFC_OUT_OF_BUCKETS`: more than [`MAX_BUCKETS`] buckets, or too many in all groups, or weights too fine for the room there is in all.
     OutOfBuckets,
     /// `OFPGMFC_LOOP`: it would process its own frames, by way of other groups.
     Loop,
@@ -146,6 +150,11 @@ impl Group {
     /// Which bucket of a select group gets a flow; `None` if no bucket that is live has a weight.
     pub fn choices(&self) -> Option<&Choices> {
         self.choices.as_deref()
+    }
+
+    /// How many slots its shares have.
+    fn slots(&self) -> usize {
+        self.shares.as_ref().map_or(0, |shares| shares.len())
     }
 
     fn specs(&self) -> Vec<&BucketSpec> {
@@ -200,6 +209,9 @@ pub(super) struct Groups {
     forwarders: BTreeMap<u32, usize>,
     /// How many groups watch groups.
     watchers: usize,
+    /// How many buckets all groups have, and how many slots the shares of all select groups.
+    buckets: usize,
+    slots: usize,
 }
 
 /// One more in a map of counts.
@@ -276,10 +288,14 @@ impl Groups {
         if let Some(old) = self.groups.remove(&id) {
             old.forwards_to().into_iter().for_each(|to| discount(&mut self.forwarders, to));
             self.watchers -= usize::from(old.watches_groups());
+            self.buckets -= old.buckets.len();
+            self.slots -= old.slots();
         }
         if let Some(new) = new {
             new.forwards_to().into_iter().for_each(|to| count(&mut self.forwarders, to));
             self.watchers += usize::from(new.watches_groups());
+            self.buckets += new.buckets.len();
+            self.slots += new.slots();
             let new = new.with_live(new.live_buckets(ports, &HashSet::new()));
             self.groups.insert(id, Arc::new(new));
         }
@@ -331,7 +347,7 @@ impl Groups {
             _ if !exists && self.groups.len() >= MAX_GROUPS => return Err(GroupModError::OutOfGroups),
             _ => {}
         }
-        if change.buckets.len() > MAX_BUCKETS {
+        if change.buckets.len() > MAX_BUCKETS || !self.has_room_for(change) {
             return Err(GroupModError::OutOfBuckets);
         }
         if change.kind == GroupKind::Indirect && change.buckets.len() != 1 {
@@ -340,6 +356,18 @@ impl Groups {
         change.buckets.iter().try_for_each(|bucket| self.check_watch(change, bucket))?;
         let next = change.buckets.iter().flat_map(|bucket| groups_in(&bucket.actions)).collect();
         if self.leads_to(next, change.group) { Err(GroupModError::Loop) } else { Ok(()) }
+    }
+
+    /// Whether the buckets and slots of all groups would not be too many.
+    fn has_room_for(&self, change: &GroupMod) -> bool {
+        let old = self.get(change.group);
+        let weights = || change.buckets.iter().map(|bucket| bucket.weight.into()).collect::<Vec<_>>();
+        let slots = match change.kind {
+            GroupKind::Select => slots_for(&weights(), old.and_then(|old| old.shares.as_deref())).unwrap_or_default(),
+            _ => 0,
+        };
+        let (old_buckets, old_slots) = old.map_or((0, 0), |old| (old.buckets.len(), old.slots()));
+        self.buckets - old_buckets + change.buckets.len() <= MAX_BUCKETS_IN_ALL && self.slots - old_slots + slots <= MAX_SLOTS_IN_ALL
     }
 
     fn check_watch(&self, change: &GroupMod, bucket: &BucketSpec) -> Result<(), GroupModError> {
@@ -387,7 +415,7 @@ impl std::fmt::Display for GroupModError {
             Self::Exists => "the group is there already",
             Self::Invalid => "no group can have this number, or none of this kind these buckets",
             Self::OutOfGroups => "there are as many groups as there can be",
-            Self::OutOfBuckets => "the group has too many buckets",
+            Self::OutOfBuckets => "the group has too many buckets, or there is no room for them among all groups'",
             Self::Loop => "the group would process its own frames",
             Self::Unknown => "there is no such group",
             Self::Chained => "another group forwards to the group",

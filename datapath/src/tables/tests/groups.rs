@@ -122,3 +122,33 @@ fn references_are_the_groups_and_rules_that_forward() {
     delete(&mut tables, GROUP_ALL).expect("a deletion of all");
     assert_eq!((tables.groups().count(), tables.group_references(1)), (0, 0));
 }
+
+/// The groups that are taken, of 1 to `groups`, each with these buckets.
+fn taken(tables: &mut Tables, kind: GroupKind, groups: u32, buckets: &[BucketSpec]) -> u32 {
+    let add = |group| GroupMod { command: GroupCommand::AddOrModify, group, kind, buckets: buckets.to_vec() };
+    let refused = (1..=groups).find(|group| match tables.group_mod(&add(*group), 0) {
+        Ok(_) => false,
+        Err(error) => {
+            assert_eq!(error, GroupModError::OutOfBuckets);
+            true
+        }
+    });
+    refused.map_or(groups, |group| group - 1)
+}
+
+#[test]
+fn all_groups_together_have_so_many_buckets_and_no_more() {
+    let mut tables = switch(1);
+    let many = vec![to_port(1); MAX_BUCKETS];
+    assert_eq!(taken(&mut tables, GroupKind::All, 1000, &many), 256);
+    assert_eq!(taken(&mut tables, GroupKind::All, 256, &many), 256, "each has room in its own place");
+    delete(&mut tables, 7).expect("a deletion");
+    put(&mut tables, 1000, vec![watches_port(1); MAX_BUCKETS]).expect("there is room again");
+
+    let mut tables = switch(1);
+    let fine = [to_port(1), BucketSpec { weight: u16::MAX, ..to_port(1) }];
+    assert_eq!(taken(&mut tables, GroupKind::Select, 2000, &fine), 1024);
+    assert_eq!(taken(&mut tables, GroupKind::Select, 1024, &fine), 1024, "each has room in its own place");
+    delete(&mut tables, GROUP_ALL).expect("a deletion of all");
+    assert_eq!(taken(&mut tables, GroupKind::Select, 2000, &[to_port(1), to_port(1)]), 2000);
+}
