@@ -29,4 +29,5 @@ pub mod rig;
 pub mod small_switch;
 pub mod switch;
 pub mod target;
+pub mod uplink;
 pub mod wheel;
