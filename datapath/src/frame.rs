@@ -16,6 +16,8 @@ pub const BATCH: usize = 32;
 pub const HEAD_MAX: usize = 192;
 /// Room before the head for tags that are pushed.
 pub const HEADROOM: usize = 64;
+/// The most bytes of a head to which tags were pushed.
+pub const PUSHED_HEAD_MAX: usize = HEADROOM + HEAD_MAX;
 /// The longest frame: 64 KiB of TCP segment to be, and its headers.
 pub const FRAME_MAX: usize = 65_536 + 128;
 /// The length of an Ethernet header without tags.
@@ -82,7 +84,7 @@ pub struct Layout {
 #[derive(Clone, Debug)]
 #[repr(align(64))]
 pub struct Frame {
-    storage: [u8; HEADROOM + HEAD_MAX],
+    storage: [u8; PUSHED_HEAD_MAX],
     start: u16,
     head_len: u16,
     len: u32,
@@ -101,7 +103,7 @@ pub struct Frame {
 impl Frame {
     fn empty() -> Self {
         Self {
-            storage: [0; HEADROOM + HEAD_MAX],
+            storage: [0; PUSHED_HEAD_MAX],
             start: HEADROOM as u16,
             head_len: 0,
             len: 0,

@@ -14,7 +14,7 @@ mod inputs;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::Nanos;
 use crate::action::{Controllers, Outcome, OutputSets, Resume, Whole, execute, route};
@@ -25,7 +25,7 @@ use crate::key::{self, FlowKey};
 use crate::port::{PortNo, RxQueue, Share};
 use crate::tables::instruction::OfActions;
 use crate::tables::{PortStripe, Tables};
-use crate::translate::{Continuation, Scratch, translate_actions};
+use crate::translate::{Continuation, RESUMES_MAX, Scratch, translate_actions};
 use inputs::Inputs;
 
 /// The frames that a queue must have for a breath to be deep.
@@ -39,35 +39,50 @@ const DEBT_MAX: u32 = 1 << 12;
 const AUDIT_EVERY: u32 = 1 << 16;
 
 /// Where control publishes the tables and workers take them up.
+///
+/// Tables that were replaced are kept until no worker has them any more, and given up by control: a million rules take longer to be freed than a worker may
+/// be away from its queues.
 #[derive(Debug)]
 pub struct Published {
     tables: Mutex<Arc<Tables>>,
+    replaced: Mutex<Vec<Arc<Tables>>>,
     epoch: AtomicU64,
 }
 
 impl Published {
     /// Publishes the first tables.
     pub fn new(tables: Tables) -> Self {
-        Self { epoch: AtomicU64::new(tables.epoch()), tables: Mutex::new(Arc::new(tables)) }
+        Self { epoch: AtomicU64::new(tables.epoch()), tables: Mutex::new(Arc::new(tables)), replaced: Mutex::default() }
     }
 
     /// Publishes tables whose epoch is higher than any before. Workers take them up at their next breath.
     pub fn publish(&self, tables: Tables) {
-        let mut current = self.tables.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let epoch = tables.epoch();
-        *current = Arc::new(tables);
+        let replaced = std::mem::replace(&mut *lock(&self.tables), Arc::new(tables));
         self.epoch.store(epoch, Ordering::Release);
+        lock(&self.replaced).push(replaced);
+        self.give_up();
+    }
+
+    /// Frees the tables that were replaced and that no worker has any more. To be called by control.
+    pub fn give_up(&self) {
+        // Nobody can get at them but who has them: a count of one is the last word.
+        lock(&self.replaced).retain(|tables| Arc::strong_count(tables) > 1);
     }
 
     /// The tables published last.
     pub fn current(&self) -> Arc<Tables> {
-        self.tables.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+        lock(&self.tables).clone()
     }
 
     /// Their epoch.
     pub fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a worker is made with.
@@ -440,7 +455,7 @@ impl Engine {
         }
         // What frames go on with may change the caches, and the verdict with them.
         let (actions, reason) = (verdict.actions.clone(), verdict.reason);
-        let mut resumer = Resumer { cache, stats, tables, now, bytes: batch.frame(slot).len() };
+        let mut resumer = Resumer { cache, stats, tables, now, bytes: batch.frame(slot).len(), left: RESUMES_MAX };
         execute(&actions[routed..], reason, slot, batch, outputs, &mut **controllers, &mut resumer)
     }
 
@@ -469,7 +484,7 @@ impl Engine {
         let Self { cache, stats, outputs, controllers, .. } = self;
         let in_port = batch.frame(slot).in_port;
         scratch.said.learned.iter().for_each(|rule| controllers.learn(in_port, rule));
-        let mut resumer = Resumer { cache, stats, tables, now, bytes: batch.frame(slot).len() };
+        let mut resumer = Resumer { cache, stats, tables, now, bytes: batch.frame(slot).len(), left: RESUMES_MAX };
         execute(&translation.actions, translation.reason, slot, batch, outputs, &mut **controllers, &mut resumer);
         self.transmit(batch, tables);
     }
@@ -483,6 +498,8 @@ struct Resumer<'a> {
     now: Nanos,
     /// The length of the frame when it came in, which is what rules count.
     bytes: usize,
+    /// How often more it, or a copy of it, may go on.
+    left: usize,
 }
 
 impl Resume for Resumer<'_> {
@@ -494,6 +511,8 @@ impl Resume for Resumer<'_> {
         outputs: &mut OutputSets,
         controllers: &mut dyn Controllers,
     ) -> Outcome {
+        let Some(left) = self.left.checked_sub(1) else { return Outcome::Dropped(DropReason::TooManyTables) };
+        self.left = left;
         let frame = batch.frame_mut(slot);
         let mut key = FlowKey::ZERO;
         if !key::extract_frame(frame, &mut key) {

@@ -6,6 +6,7 @@
 pub mod barrier;
 pub mod controllers;
 pub mod driver;
+pub mod flows;
 pub mod frontend;
 pub mod generate;
 pub mod guest;
@@ -27,6 +28,7 @@ pub mod recorder;
 pub mod reference;
 pub mod rig;
 pub mod small_switch;
+pub mod stats;
 pub mod switch;
 pub mod target;
 pub mod uplink;

@@ -159,16 +159,16 @@ fn checksums(guest_words: &str, host_words: &str, tag: usize) {
 fn a_device_that_cannot_be_had_leaves_the_other_ports_alone() {
     let host = Namespace::new("host");
     host.run("ip", &["link", "add", "other", "type", "veth", "peer", "name", "peer"]);
-    host.run("ip", &["tuntap", "add", "one", "mode", "tap"]);
+    host.run("ip", &["tuntap", "add", "single", "mode", "tap"]);
     let switch = Switch::start_in(
         &host,
-        &["--port", "a=tap:other", "--port", "b=tap:one,queues=2", "--port", "good=tap:good0", "--port", "vm1=vhost-user:{}/vm1.sock"],
+        &["--port", "a=tap:other", "--port", "b=tap:single,queues=2", "--port", "good=tap:good0", "--port", "vm1=vhost-user:{}/vm1.sock"],
     );
     wait_for_link(&switch, "good", "up");
     let list = switch.ctl_json(&["port", "list"]);
     let says = |name: &str| port(&list, name)["error"].as_str().unwrap_or_default().to_owned();
     assert_eq!(says("a"), "tap other: a device of that name exists and is no tap, but of the kind veth; choose another name");
-    assert!(says("b").starts_with("tap one: it exists with one queue, and 2 are wanted; delete it"), "{list}");
+    assert!(says("b").starts_with("tap single: it exists with one queue, and 2 are wanted; delete it"), "{list}");
     assert_eq!((port(&list, "a")["link"].as_str(), says("good")), (Some("down"), String::new()));
 
     // Who adds one by hand is told, and nothing is added.
@@ -188,7 +188,7 @@ fn a_device_that_cannot_be_had_leaves_the_other_ports_alone() {
 
     // What stands in the way goes, and the ports come up by themselves.
     host.run("ip", &["link", "del", "other"]);
-    host.run("ip", &["link", "del", "one"]);
+    host.run("ip", &["link", "del", "single"]);
     wait_for_link(&switch, "a", "up");
     wait_for_link(&switch, "b", "up");
 }

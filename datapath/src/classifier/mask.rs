@@ -85,8 +85,8 @@ impl<const N: usize> Mask<N> {
     }
 
     /// The words that the mask occupies, masked: a packed key.
-    pub fn pack(&self, words: &Words<N>) -> Box<[u64]> {
-        set_bits(self.occupied).map(|i| words.0[i] & self.bits.0[i]).collect()
+    pub fn packed(&self, words: &Words<N>) -> impl Iterator<Item = u64> {
+        set_bits(self.occupied).map(|i| words.0[i] & self.bits.0[i])
     }
 
     /// A packed key in its place among all words; the others are zero.

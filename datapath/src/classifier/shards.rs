@@ -1,7 +1,8 @@
 //! A hash table that is cheap to clone, and cheap to change after it was cloned.
 //!
-//! The entries are spread over shards, each behind an `Arc`. A clone copies the list of shards; a change copies the one shard that it is in, if
-//! a clone still shares it. With n entries there are about √n/2 shards of about 2√n entries, so both cost little even for a million entries.
+//! The entries are spread over small shards, each behind an `Arc`, and the shards over groups, each behind another. A clone copies the list of groups; a change
+//! copies the group and the shard that it is in, if a clone still shares them. So a change costs about as much in a table of a million entries as in one of a
+//! thousand, and one that follows another clone costs nothing that earlier ones have copied.
 //! The number of shards grows by one at a time (linear hashing: shard `n` is split off the shard whose number is `n` without its highest
 //! bit), so that no single insertion pays for all.
 //!
@@ -10,10 +11,22 @@
 
 use std::sync::Arc;
 
+use smallvec::{SmallVec, smallvec};
+
+/// The entries of a shard, on average, before another is added: hardly any shard has so many that they don't fit into [`PLACES`].
+const SHARD: usize = 6;
+/// The places of a shard that need no memory of their own, so that a shard is copied with one allocation.
+const PLACES: usize = 16;
+/// The shards of a group.
+const GROUP: usize = 64;
+
 /// A multimap from 32-bit hashes to values. What makes two values the same is up to the caller.
 #[derive(Clone, Debug)]
 pub struct Shards<V> {
-    shards: Vec<Arc<Shard<V>>>,
+    /// All with [`GROUP`] places for shards, but for the first while it is the only one.
+    groups: Vec<Arc<[Arc<Shard<V>>]>>,
+    /// The number of shards; places behind them are empty.
+    count: usize,
     /// The bits of a hash that choose the shard: one less than the power of two that the number of shards is on its way to.
     ones: usize,
     len: usize,
@@ -22,14 +35,14 @@ pub struct Shards<V> {
 #[derive(Clone, Debug)]
 struct Shard<V> {
     /// The hash of the value in each place; zero if there is none. Empty or a power of two in length.
-    hashes: Box<[u32]>,
-    values: Box<[Option<V>]>,
+    hashes: SmallVec<[u32; PLACES]>,
+    values: SmallVec<[Option<V>; PLACES]>,
     len: usize,
 }
 
 impl<V> Default for Shards<V> {
     fn default() -> Self {
-        Self { shards: Vec::new(), ones: 0, len: 0 }
+        Self { groups: Vec::new(), count: 0, ones: 0, len: 0 }
     }
 }
 
@@ -41,12 +54,16 @@ impl<V: Clone> Shards<V> {
 
     /// All values, in an order that depends on their hashes and history only.
     pub fn iter(&self) -> impl Iterator<Item = &V> {
-        self.shards.iter().flat_map(|shard| shard.values.iter().flatten())
+        self.shards().flat_map(|shard| shard.values.iter().flatten())
+    }
+
+    fn shards(&self) -> impl Iterator<Item = &Arc<Shard<V>>> {
+        self.groups.iter().flat_map(|group| group.iter())
     }
 
     /// The hash of the only value, if there is exactly one.
     pub fn only(&self) -> Option<u32> {
-        let hashes = || self.shards.iter().flat_map(|shard| &shard.hashes);
+        let hashes = || self.shards().flat_map(|shard| &shard.hashes);
         if self.len == 1 { hashes().find(|hash| **hash != 0).copied() } else { None }
     }
 
@@ -59,57 +76,85 @@ impl<V: Clone> Shards<V> {
     /// A value with this hash that `is` the one.
     #[inline]
     pub fn find<'a>(&'a self, hash: u32, is: impl FnMut(&'a V) -> bool) -> Option<&'a V> {
-        let shard = self.shards.get(self.number(hash))?;
+        let shard = self.shard(self.number(hash))?;
         shard.values[shard.place(hash, is)?].as_ref()
     }
 
     /// A value with this hash that `is` the one, to be changed.
     pub fn find_mut(&mut self, hash: u32, is: impl FnMut(&V) -> bool) -> Option<&mut V> {
         let number = self.number(hash);
-        let place = self.shards.get(number)?.place(hash, is)?;
-        Arc::make_mut(&mut self.shards[number]).values[place].as_mut()
+        let place = self.shard(number)?.place(hash, is)?;
+        self.shard_mut(number).values[place].as_mut()
     }
 
     /// Adds a value.
     pub fn insert(&mut self, hash: u32, value: V) {
-        if self.len >= 4 * self.shards.len() * self.shards.len() {
+        if self.len >= SHARD * self.count {
             self.split();
         }
         let number = self.number(hash);
-        Arc::make_mut(&mut self.shards[number]).insert(nonzero(hash), value);
+        self.shard_mut(number).insert(nonzero(hash), value);
         self.len += 1;
     }
 
     /// Removes a value with this hash that `is` the one.
     pub fn remove(&mut self, hash: u32, is: impl FnMut(&V) -> bool) -> Option<V> {
         let number = self.number(hash);
-        let place = self.shards.get(number)?.place(hash, is)?;
+        let place = self.shard(number)?.place(hash, is)?;
+        let removed = self.shard_mut(number).remove(place);
         self.len -= 1;
-        Arc::make_mut(&mut self.shards[number]).remove(place)
+        if self.len == 0 {
+            *self = Self::default();
+        }
+        removed
     }
 
-    /// The shard for a hash.
+    /// The number of the shard for a hash.
     #[inline]
     fn number(&self, hash: u32) -> usize {
         let number = nonzero(hash) as usize & self.ones;
-        if number < self.shards.len() { number } else { number & self.ones >> 1 }
+        if number < self.count { number } else { number & self.ones >> 1 }
+    }
+
+    #[inline]
+    fn shard(&self, number: usize) -> Option<&Shard<V>> {
+        Some(&self.groups.get(number / GROUP)?[number % GROUP])
+    }
+
+    /// A shard that there is, to be changed.
+    fn shard_mut(&mut self, number: usize) -> &mut Shard<V> {
+        Arc::make_mut(&mut Arc::make_mut(&mut self.groups[number / GROUP])[number % GROUP])
     }
 
     /// Adds a shard: splits it off another.
     fn split(&mut self) {
-        let number = self.shards.len();
-        self.shards.push(Arc::default());
-        self.ones = self.shards.len().next_power_of_two() - 1;
+        let number = self.count;
+        self.make_room(number);
+        self.count += 1;
+        self.ones = self.count.next_power_of_two() - 1;
         if number > 0 {
-            let old = std::mem::take(&mut self.shards[number - (1 << number.ilog2())]);
-            let old = Arc::unwrap_or_clone(old);
+            let old = self.shard_mut(number - (1 << number.ilog2()));
+            let old = std::mem::take(old);
             for (hash, value) in old.hashes.into_iter().zip(old.values) {
                 if let Some(value) = value {
                     let number = self.number(hash);
-                    Arc::make_mut(&mut self.shards[number]).insert(hash, value);
+                    self.shard_mut(number).insert(hash, value);
                 }
             }
         }
+    }
+
+    /// Makes a place for shard `number`, the next one.
+    fn make_room(&mut self, number: usize) {
+        let has = self.groups.last().map_or(0, |last| (self.groups.len() - 1) * GROUP + last.len());
+        if number < has {
+            return;
+        }
+        let empty = Arc::<Shard<V>>::default();
+        // A table of a few entries is small, as most are.
+        let (taken, places) = if has < GROUP { (self.groups.pop(), (2 * has).max(1)) } else { (None, GROUP) };
+        let taken = taken.iter().flat_map(|group| group.iter().cloned());
+        self.groups.push(taken.chain(std::iter::repeat(empty)).take(places).collect());
     }
 }
 
@@ -121,11 +166,16 @@ pub(super) fn nonzero(hash: u32) -> u32 {
 
 impl<V> Default for Shard<V> {
     fn default() -> Self {
-        Self { hashes: Box::default(), values: Box::default(), len: 0 }
+        Self { hashes: SmallVec::new(), values: SmallVec::new(), len: 0 }
     }
 }
 
 impl<V> Shard<V> {
+    /// Without values, but with this many places: none, or a power of two.
+    fn with_places(places: usize) -> Self {
+        Self { hashes: smallvec![0; places], values: std::iter::repeat_with(|| None).take(places).collect(), len: 0 }
+    }
+
     /// The place where the search for a hash starts. The low bits of the hash chose the shard, so these are others.
     fn start(&self, hash: u32) -> usize {
         hash.rotate_left(16) as usize & (self.hashes.len() - 1)
@@ -135,23 +185,23 @@ impl<V> Shard<V> {
     #[inline]
     fn place<'a>(&'a self, hash: u32, mut is: impl FnMut(&'a V) -> bool) -> Option<usize> {
         let hash = nonzero(hash);
-        let ones = self.hashes.len().checked_sub(1)?;
+        let hashes = &self.hashes[..];
+        let ones = hashes.len().checked_sub(1)?;
         let mut place = self.start(hash);
         // A quarter of the places is free, so the search ends.
-        while self.hashes[place] != 0 {
-            if self.hashes[place] == hash && self.values[place].as_ref().is_some_and(&mut is) {
-                return Some(place);
+        while hashes[place & ones] != 0 {
+            if hashes[place & ones] == hash && self.values[place & ones].as_ref().is_some_and(&mut is) {
+                return Some(place & ones);
             }
-            place = (place + 1) & ones;
+            place += 1;
         }
         None
     }
 
     fn insert(&mut self, hash: u32, value: V) {
         if (self.len + 1) * 4 > self.hashes.len() * 3 {
-            let capacity = (self.hashes.len() * 2).max(2);
-            let values = std::iter::repeat_with(|| None).take(capacity).collect();
-            let old = std::mem::replace(self, Self { hashes: vec![0; capacity].into(), values, len: 0 });
+            let places = (self.hashes.len() * 2).max(PLACES);
+            let old = std::mem::replace(self, Self::with_places(places));
             for (hash, value) in old.hashes.into_iter().zip(old.values) {
                 if let Some(value) = value {
                     self.insert(hash, value);
@@ -234,19 +284,23 @@ mod tests {
     }
 
     #[test]
-    fn a_change_copies_one_shard_of_many() {
+    fn a_change_copies_one_small_shard_and_its_group() {
         let mut shards = Shards::default();
         let hashes = |i: u32| i.wrapping_mul(0x9e37_79b9);
         for i in 0..100_000 {
             shards.insert(hashes(i), Arc::new(i));
         }
-        let longest = shards.shards.iter().map(|shard| shard.len).max().unwrap_or(0);
-        assert!(shards.shards.len() < 200 && longest < 2000, "{} shards, the longest {longest}", shards.shards.len());
+        let longest = shards.shards().map(|shard| shard.len).max().unwrap_or(0);
+        assert!(shards.groups.len() < 300 && longest < 30, "{} groups, the longest shard {longest}", shards.groups.len());
         let published = shards.clone();
         shards.remove(hashes(7), |value| **value == 7).expect("it is there");
-        let copied = shards.shards.iter().zip(&published.shards).filter(|(a, b)| !Arc::ptr_eq(a, b)).count();
+        let copied = shards.groups.iter().zip(&published.groups).filter(|(a, b)| !Arc::ptr_eq(a, b)).count();
+        assert_eq!(copied, 1);
+        let copied = shards.shards().zip(published.shards()).filter(|(a, b)| !Arc::ptr_eq(a, b)).count();
         assert_eq!(copied, 1);
         assert!(published.find(hashes(7), |value| **value == 7).is_some());
         assert!((0..100_000).all(|i| shards.find(hashes(i), |value| **value == i).is_some() == (i != 7)));
+        (0..100_000).filter(|i| *i != 7).for_each(|i| drop(shards.remove(hashes(i), |value| **value == i).expect("it is there")));
+        assert!(shards.groups.is_empty(), "what is empty takes no memory");
     }
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::mask::{Mask, set_bits};
 use super::shards::{Shards, nonzero};
 use super::{Classified, CompactMatch};
@@ -67,6 +69,9 @@ impl Stage {
 
 /// Any number that is not zero, lest zero words hash to zero.
 const BASIS: u64 = 0x6a09_e667_f3bc_c908;
+
+/// One for each stage.
+type Hashes = SmallVec<[u32; STAGES.len()]>;
 
 /// The bits of a hash that the tables of the search go by.
 #[inline]
@@ -164,7 +169,7 @@ impl<V: Classified> Subtable<V> {
         let priority = rule.priority();
         let same = |other: &V| other.matching().is_for(&value);
         let Some(shown) = self.rules.find(hash, same) else {
-            let hashes: Vec<u32> = self.hashes(&value).collect();
+            let hashes: Hashes = self.hashes(&value).collect();
             self.stages.iter_mut().zip(hashes).for_each(|(stage, hash)| stage.add(hash));
             self.rules.insert(hash, rule);
             self.count(priority);
@@ -243,7 +248,7 @@ impl<V: Classified> Subtable<V> {
 
     /// A match has no rule any more: its hashes leave the stages.
     fn forget(&mut self, value: &Flow) {
-        let hashes: Vec<u32> = self.hashes(value).collect();
+        let hashes: Hashes = self.hashes(value).collect();
         self.stages.iter_mut().zip(hashes).for_each(|(stage, hash)| stage.remove(hash));
     }
 

@@ -9,6 +9,7 @@
 //! (`xreg0` is `reg0` and `reg1`; `vlan_tci` is `vlan_vid` and `vlan_pcp`). A match never needs them to be described.
 
 use super::{FLOW_WORDS, Flow, FlowMask, KEY_WORDS, Words};
+use crate::classifier::set_bits;
 
 /// OXM class of OpenFlow's own fields (`OFPXMC_OPENFLOW_BASIC`).
 pub const OXM_BASIC: u16 = 0x8000;
@@ -300,7 +301,34 @@ fields! {
     Xxreg3 "xxreg3" [] 128 (25, 0) [NXM_NX 114] None Hex(1) MASK WRITE VIEW "Registers 12 to 15.";
 }
 
+/// The fields that lie in each word, views left out: a bit for each, by its place in [`Field::ALL`].
+static IN_WORD: [u128; FLOW_WORDS] = {
+    let mut in_word = [0; FLOW_WORDS];
+    let mut i = 0;
+    while i < FIELDS.len() {
+        let word = FIELDS[i].word as usize;
+        if !FIELDS[i].view {
+            in_word[word] |= 1 << i;
+            if FIELDS[i].bits > 64 {
+                in_word[word + 1] |= 1 << i;
+            }
+        }
+        i += 1;
+    }
+    in_word
+};
+
 impl Field {
+    /// The fields that lie in the words of the bitmap `words`, views left out, in the order of [`Field::ALL`].
+    pub(super) fn in_words(words: u32) -> impl Iterator<Item = Self> {
+        let mut fields = set_bits(words).fold(0, |fields, word| fields | IN_WORD[word]);
+        std::iter::from_fn(move || {
+            let field = Self::ALL.get(fields.trailing_zeros() as usize)?;
+            fields &= fields - 1;
+            Some(*field)
+        })
+    }
+
     /// What there is to know about it.
     pub const fn info(self) -> &'static FieldInfo {
         &FIELDS[self as usize]

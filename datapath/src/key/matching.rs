@@ -106,7 +106,7 @@ impl Match {
     /// The fields asked for, none of them views, in an order in which prerequisites come first. Of fields that share a place, the one whose
     /// prerequisites are asked for too.
     pub fn fields(&self) -> impl Iterator<Item = FieldMatch> + '_ {
-        Field::ALL.iter().filter(|field| !field.info().view && self.permits(**field)).filter_map(|field| self.get(*field))
+        Field::in_words(self.mask.occupied()).filter_map(|field| self.get(field)).filter(|found| self.permits(found.field))
     }
 }
 

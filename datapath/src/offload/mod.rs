@@ -16,7 +16,7 @@ pub use pieces::Pieces;
 pub use segmenter::{Headers, Segmenter};
 
 use crate::drops::TxDrop;
-use crate::frame::{Batch, Checksum, ETHERNET_HEADER, Frame, HEAD_MAX, Offload, Segmentation, SegmentationKind};
+use crate::frame::{Batch, Checksum, ETHERNET_HEADER, Frame, Offload, PUSHED_HEAD_MAX, Segmentation, SegmentationKind};
 use crate::memory::Segment;
 
 /// What the receivers behind an output take over (virtio 1.2, 5.1.3), and how long a packet they take.
@@ -103,11 +103,11 @@ impl Accepts {
         // The frame may have been changed since its headers were checked.
         let headers = Headers::of(frame.head(), &frame.offload).ok_or(TxDrop::Offload)?;
         let payload = frame.len().saturating_sub(headers.end).min(segmentation.size.into());
-        let packet = headers.end - headers.network + payload;
+        let packet = headers.end - network(frame).min(headers.network) + payload;
         if packet > self.mtu {
             return Err(TxDrop::TooLong);
         }
-        if self.segments(segmentation) {
+        if headers.plain && self.segments(segmentation) {
             return sink.write(&frame.offload, headers.end, Pieces::of(batch, slot), frame.len());
         }
         if packet > usize::from(u16::MAX) || segmentation.size == 0 {
@@ -121,7 +121,7 @@ impl Accepts {
 
     fn write_segments(&self, segmenter: &Segmenter, mut payload: Pieces<'_, '_>, sink: &mut impl Sink) -> Result<(), TxDrop> {
         let left = self.left(&segmenter.offload());
-        let mut head = [0; HEAD_MAX];
+        let mut head = [0; PUSHED_HEAD_MAX];
         for index in 0..segmenter.count() {
             let len = segmenter.payload_len(index);
             let sum = (!self.checksum).then(|| payload.sum(len));

@@ -1,6 +1,6 @@
 //! Cutting a frame that stands for several: TCP segments (TSO) and UDP datagrams (USO).
 
-use crate::frame::{Checksum, HEAD_MAX, Offload, Segmentation, SegmentationKind};
+use crate::frame::{Checksum, ETHERNET_HEADER, Offload, PUSHED_HEAD_MAX, Segmentation, SegmentationKind};
 use crate::wire::checksum::Sum;
 
 /// Where the headers of a frame that is to be segmented lie.
@@ -12,24 +12,40 @@ pub struct Headers {
     pub transport: usize,
     /// The first byte of payload.
     pub end: usize,
+    /// Whether there are only VLAN tags around the IP header: else, no receiver can be asked to segment it.
+    pub plain: bool,
     ipv6: bool,
     tcp: bool,
 }
 
 impl Headers {
-    /// Finds the headers in a frame's head. `None` if they are not those that its offload needs: Ethernet with any number of VLAN tags, IP that is no
-    /// fragment, and TCP or UDP whose checksum is the one left undone.
+    /// Finds the headers in a frame's head. `None` if they are not those that its offload needs: Ethernet with any number of VLAN tags, MPLS entries and
+    /// frames in provider bridges' (actions may have pushed them), IP that is no fragment, and TCP or UDP whose checksum is the one left undone.
     pub fn of(head: &[u8], offload: &Offload) -> Option<Self> {
         let (Some(Segmentation { kind, .. }), Checksum::Partial { start, offset }) = (offload.segmentation, offload.checksum) else {
             return None;
         };
         let word = |at: usize| Some(u16::from_be_bytes(head.get(at..at + 2)?.try_into().expect("two bytes")));
-        let mut network = 14;
+        let mut network = ETHERNET_HEADER;
+        let mut plain = true;
         let ipv6 = loop {
             match word(network - 2)? {
                 0x8100 | 0x88a8 => network += 4,
                 0x0800 => break false,
                 0x86dd => break true,
+                0x88e7 => {
+                    plain = false;
+                    network += 4 + ETHERNET_HEADER;
+                }
+                0x8847 | 0x8848 => {
+                    plain = false;
+                    // The version is all that tells what is under the bottom of the stack; it is looked at below.
+                    while *head.get(network + 2)? & 1 == 0 {
+                        network += 4;
+                    }
+                    network += 4;
+                    break *head.get(network)? >> 4 == 6;
+                }
                 _ => return None,
             }
         };
@@ -57,7 +73,7 @@ impl Headers {
         };
         let end = transport + header;
         let agrees = agrees && usize::from(start) == transport && usize::from(offset) == checksum_at && end <= head.len();
-        agrees.then_some(Self { network, transport, end, ipv6, tcp })
+        agrees.then_some(Self { network, transport, end, plain, ipv6, tcp })
     }
 
     /// The sum of the pseudo header for `len` bytes of transport header and payload (RFC 9293, 3.1; RFC 8200, 8.1).
@@ -75,7 +91,7 @@ impl Headers {
 pub struct Segmenter {
     headers: Headers,
     /// The frame's own headers.
-    original: [u8; HEAD_MAX],
+    original: [u8; PUSHED_HEAD_MAX],
     size: usize,
     payload: usize,
 }
@@ -83,7 +99,7 @@ pub struct Segmenter {
 impl Segmenter {
     /// A segmenter for a frame of `len` bytes that begins with `head`, whose headers were found by [`Headers::of`]. `size` is not zero.
     pub fn new(headers: Headers, head: &[u8], len: usize, size: u16) -> Self {
-        let mut original = [0; HEAD_MAX];
+        let mut original = [0; PUSHED_HEAD_MAX];
         original[..headers.end].copy_from_slice(&head[..headers.end]);
         Self { headers, original, size: usize::from(size), payload: len.saturating_sub(headers.end) }
     }
@@ -106,8 +122,8 @@ impl Segmenter {
 
     /// Writes the headers of segment `index` into `to` and returns them. With the sum of its payload the transport checksum is complete;
     /// without, it is partial.
-    pub fn headers<'t>(&self, index: usize, payload: Option<Sum>, to: &'t mut [u8; HEAD_MAX]) -> &'t [u8] {
-        let Headers { network, transport, end, ipv6, tcp } = self.headers;
+    pub fn headers<'t>(&self, index: usize, payload: Option<Sum>, to: &'t mut [u8; PUSHED_HEAD_MAX]) -> &'t [u8] {
+        let Headers { network, transport, end, ipv6, tcp, .. } = self.headers;
         let len = end - transport + self.payload_len(index);
         to[..end].copy_from_slice(&self.original[..end]);
         if ipv6 {

@@ -84,6 +84,9 @@ impl<'a> Known<'a> {
     /// Checks the actions of an action set, which is carried out in an order of its own (OpenFlow 1.3.5, 5.10). That frames have a tag to be popped and a
     /// TTL may only show in a later table, so it is not asked for here; a frame without is left as it is.
     fn follow_set(mut self, actions: &[OfAction]) -> Result<(), FlowModError> {
+        if actions.is_empty() {
+            return Ok(());
+        }
         if !actions.iter().all(action_set::may_be_written) {
             return Err(FlowModError::BadActionType);
         }

@@ -6,7 +6,7 @@
 //! **Liveness.** A bucket that watches neither a port nor a group is live; one that watches a port is live as long as that port is; one that watches a
 //! group, as long as that group has a live bucket.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::action_set::in_order;
@@ -81,8 +81,10 @@ pub struct Group {
     pub counters: Arc<Counters>,
     /// The live buckets, by their places.
     live: Vec<u16>,
+    /// In a select group: which bucket would get which flows if all were live.
+    shares: Option<Arc<Choices>>,
     /// In a select group with live buckets: which of them gets which flows.
-    choices: Option<Choices>,
+    choices: Option<Arc<Choices>>,
 }
 
 /// What is to become of a group (`OFPGC_*`; [`GroupCommand::AddOrModify`] is Open vSwitch's).
@@ -143,12 +145,36 @@ impl Group {
 
     /// Which bucket of a select group gets a flow; `None` if no bucket that is live has a weight.
     pub fn choices(&self) -> Option<&Choices> {
-        self.choices.as_ref()
+        self.choices.as_deref()
     }
 
-    /// The groups that its buckets forward to.
-    fn forwards_to(&self) -> impl Iterator<Item = u32> {
-        self.buckets.iter().flat_map(|bucket| groups_in(&bucket.spec.actions))
+    fn specs(&self) -> Vec<&BucketSpec> {
+        self.buckets.iter().map(|bucket| &bucket.spec).collect()
+    }
+
+    /// The groups that its buckets forward to, each once.
+    fn forwards_to(&self) -> BTreeSet<u32> {
+        self.buckets.iter().flat_map(|bucket| groups_in(&bucket.spec.actions)).collect()
+    }
+
+    fn watches_groups(&self) -> bool {
+        self.buckets.iter().any(|bucket| bucket.spec.watch_group != GROUP_ANY)
+    }
+
+    /// The places of the buckets that are live if these groups are.
+    fn live_buckets(&self, ports: &Ports, live_groups: &HashSet<u32>) -> Vec<u16> {
+        let is_live = |bucket: &Bucket| bucket.spec.is_live(ports, live_groups);
+        (0..).zip(&self.buckets).filter(|(_, bucket)| is_live(bucket)).map(|(place, _)| place).collect()
+    }
+
+    /// The same with these buckets live.
+    fn with_live(&self, live: Vec<u16>) -> Self {
+        let choices = self.shares.as_ref().and_then(|shares| match live.len() == self.buckets.len() {
+            true => Some(shares.clone()),
+            false => shares.among(&live, &self.specs()).map(Arc::new),
+        });
+        let (buckets, counters, shares) = (self.buckets.clone(), self.counters.clone(), self.shares.clone());
+        Self { buckets, counters, live, shares, choices, ..*self }
     }
 
     /// Whether liveness is asked for.
@@ -164,11 +190,31 @@ fn groups_in(actions: &[OfAction]) -> Vec<u32> {
     groups
 }
 
-/// All groups, by number, and how many rules use each.
+/// All groups, by number, and who uses them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Groups {
     groups: BTreeMap<u32, Arc<Group>>,
+    /// How many rules forward to each.
     users: BTreeMap<u32, usize>,
+    /// How many groups do.
+    forwarders: BTreeMap<u32, usize>,
+    /// How many groups watch groups.
+    watchers: usize,
+}
+
+/// One more in a map of counts.
+fn count(counts: &mut BTreeMap<u32, usize>, id: u32) {
+    *counts.entry(id).or_default() += 1;
+}
+
+/// One less.
+fn discount(counts: &mut BTreeMap<u32, usize>, id: u32) {
+    if let Some(left) = counts.get_mut(&id) {
+        *left -= 1;
+        if *left == 0 {
+            counts.remove(&id);
+        }
+    }
 }
 
 impl Groups {
@@ -182,25 +228,17 @@ impl Groups {
 
     /// How many rules and groups forward to a group.
     pub fn references(&self, id: u32) -> usize {
-        let groups = self.iter().filter(|group| group.forwards_to().any(|to| to == id)).count();
-        self.users.get(&id).copied().unwrap_or_default() + groups
+        [&self.users, &self.forwarders].map(|counts| counts.get(&id).copied().unwrap_or_default()).iter().sum()
     }
 
     /// Another rule uses these groups, each as often as it is named.
     pub fn used_by_rule(&mut self, groups: &[u32]) {
-        groups.iter().for_each(|id| *self.users.entry(*id).or_default() += 1);
+        groups.iter().for_each(|id| count(&mut self.users, *id));
     }
 
     /// A rule that used them is gone.
     pub fn unused_by_rule(&mut self, groups: &[u32]) {
-        for id in groups {
-            if let Some(users) = self.users.get_mut(id) {
-                *users -= 1;
-                if *users == 0 {
-                    self.users.remove(id);
-                }
-            }
-        }
+        groups.iter().for_each(|id| discount(&mut self.users, *id));
     }
 
     /// Whether any rule uses a group.
@@ -210,65 +248,74 @@ impl Groups {
 
     /// Puts a group in, in the place of one with its number.
     pub fn put(&mut self, change: &GroupMod, ports: &Ports, now: Nanos) {
-        let created = self.get(change.group).map_or(now, |old| old.created);
-        let buckets = change.buckets.iter().map(|spec| Bucket::new(spec, now)).collect();
+        let old = self.get(change.group);
+        let buckets: Vec<_> = change.buckets.iter().map(|spec| Bucket::new(spec, now)).collect();
+        let shares = (change.kind == GroupKind::Select).then(|| {
+            let old_specs = old.map(|old| old.specs());
+            let before = old.and_then(|old| old.shares.as_deref()).zip(old_specs.as_deref());
+            Choices::shares(&change.buckets.iter().collect::<Vec<_>>(), before, change.group.into())
+        });
         let group = Group {
             id: change.group,
             kind: change.kind,
             buckets,
-            created,
+            created: old.map_or(now, |old| old.created),
             counters: Arc::new(Counters::new(now)),
             live: Vec::new(),
+            shares: shares.flatten().map(Arc::new),
             choices: None,
         };
-        let group = self.brought_up_to_date(&group, ports);
-        self.groups.insert(change.group, Arc::new(group));
-        self.follow_liveness(ports);
+        self.replace(change.group, Some(group), ports);
     }
 
     pub fn remove(&mut self, id: u32, ports: &Ports) {
-        self.groups.remove(&id);
-        self.follow_liveness(ports);
+        self.replace(id, None, ports);
+    }
+
+    fn replace(&mut self, id: u32, new: Option<Group>, ports: &Ports) {
+        if let Some(old) = self.groups.remove(&id) {
+            old.forwards_to().into_iter().for_each(|to| discount(&mut self.forwarders, to));
+            self.watchers -= usize::from(old.watches_groups());
+        }
+        if let Some(new) = new {
+            new.forwards_to().into_iter().for_each(|to| count(&mut self.forwarders, to));
+            self.watchers += usize::from(new.watches_groups());
+            let new = new.with_live(new.live_buckets(ports, &HashSet::new()));
+            self.groups.insert(id, Arc::new(new));
+        }
+        if self.watchers > 0 {
+            self.follow_liveness(ports);
+        }
     }
 
     /// Puts others in the place of the groups that have other live buckets than before.
     pub fn follow_liveness(&mut self, ports: &Ports) {
-        let changed = |group: &Arc<Group>| group.watches() && self.live_buckets(group, ports) != group.live;
-        let stale: Vec<_> = self.iter().filter(|group| changed(group)).cloned().collect();
-        for group in &stale {
-            let group = self.brought_up_to_date(group, ports);
-            self.groups.insert(group.id, Arc::new(group));
+        let live_groups = if self.watchers > 0 { self.live_groups(ports) } else { HashSet::new() };
+        let watching = self.iter().filter(|group| group.watches());
+        let changed = watching.map(|group| (group, group.live_buckets(ports, &live_groups))).filter(|(group, live)| *live != group.live);
+        let changed: Vec<_> = changed.map(|(group, live)| group.with_live(live)).collect();
+        self.groups.extend(changed.into_iter().map(|group| (group.id, Arc::new(group))));
+    }
+
+    /// The groups that have a live bucket. What is watched in a circle is not live, unless something in the circle is for another reason.
+    fn live_groups(&self, ports: &Ports) -> HashSet<u32> {
+        let mut watchers: HashMap<u32, Vec<u32>> = HashMap::new();
+        let mut live = HashSet::new();
+        let mut fresh = Vec::new();
+        for group in self.iter() {
+            if !group.live_buckets(ports, &HashSet::new()).is_empty() {
+                live.insert(group.id);
+                fresh.push(group.id);
+            }
+            for watched in group.buckets.iter().map(|bucket| bucket.spec.watch_group).filter(|watched| *watched != GROUP_ANY) {
+                watchers.entry(watched).or_default().push(group.id);
+            }
         }
-    }
-
-    fn brought_up_to_date(&self, group: &Group, ports: &Ports) -> Group {
-        let live = self.live_buckets(group, ports);
-        let spec = |place: u16| &group.buckets[usize::from(place)].spec;
-        let choices = if group.kind == GroupKind::Select { Choices::new(spec, &live, group.id.into()) } else { None };
-        Group { buckets: group.buckets.clone(), counters: group.counters.clone(), live, choices, ..*group }
-    }
-
-    fn live_buckets(&self, group: &Group, ports: &Ports) -> Vec<u16> {
-        let is_live = |bucket: &Bucket| self.is_live(&bucket.spec, ports, &mut BTreeSet::from([group.id]));
-        (0..).zip(&group.buckets).filter(|(_, bucket)| is_live(bucket)).map(|(place, _)| place).collect()
-    }
-
-    /// Whether a bucket is live. What is watched in a circle is not: `seen` are the groups on the way here.
-    fn is_live(&self, bucket: &BucketSpec, ports: &Ports, seen: &mut BTreeSet<u32>) -> bool {
-        let BucketSpec { watch_port, watch_group, .. } = *bucket;
-        let port_lives = || ports.get(watch_port).is_some_and(|port| port.is_live());
-        let mut group_lives = || {
-            let Some(group) = self.get(watch_group).filter(|_| seen.insert(watch_group)) else { return false };
-            let lives = group.buckets.iter().any(|bucket| self.is_live(&bucket.spec, ports, seen));
-            seen.remove(&watch_group);
-            lives
-        };
-        match (watch_port, watch_group) {
-            (PortNo::ANY, GROUP_ANY) => true,
-            (PortNo::ANY, _) => group_lives(),
-            (_, GROUP_ANY) => port_lives(),
-            _ => port_lives() || group_lives(),
+        while let Some(group) = fresh.pop() {
+            let watchers = watchers.get(&group).into_iter().flatten();
+            fresh.extend(watchers.copied().filter(|watcher| live.insert(*watcher)));
         }
+        live
     }
 
     /// Whether a change can be made, as far as the groups tell.
@@ -277,7 +324,7 @@ impl Groups {
         let delete = change.command == GroupCommand::Delete;
         match change.command {
             _ if change.group > GROUP_MAX && !(delete && change.group == GROUP_ALL) => return Err(GroupModError::Invalid),
-            GroupCommand::Delete if self.is_forwarded_to(change.group) => return Err(GroupModError::Chained),
+            GroupCommand::Delete if self.forwarders.contains_key(&change.group) => return Err(GroupModError::Chained),
             GroupCommand::Delete => return Ok(()),
             GroupCommand::Add if exists => return Err(GroupModError::Exists),
             GroupCommand::Modify if !exists => return Err(GroupModError::Unknown),
@@ -304,10 +351,6 @@ impl Groups {
         if port && group && enough { Ok(()) } else { Err(GroupModError::BadWatch) }
     }
 
-    fn is_forwarded_to(&self, id: u32) -> bool {
-        self.iter().any(|group| group.id != id && group.forwards_to().any(|to| to == id))
-    }
-
     /// Whether frames that the groups `next` process can come to the group `id`.
     fn leads_to(&self, mut next: Vec<u32>, id: u32) -> bool {
         let mut seen = BTreeSet::new();
@@ -320,6 +363,15 @@ impl Groups {
             }
         }
         false
+    }
+}
+
+impl BucketSpec {
+    /// Whether a bucket is live, given the groups that are.
+    fn is_live(&self, ports: &Ports, live_groups: &HashSet<u32>) -> bool {
+        let watches_nothing = (self.watch_port, self.watch_group) == (PortNo::ANY, GROUP_ANY);
+        let port_lives = || ports.get(self.watch_port).is_some_and(|port| port.is_live());
+        watches_nothing || port_lives() || live_groups.contains(&self.watch_group)
     }
 }
 

@@ -153,6 +153,9 @@ const USUAL_BURST: Nanos = 100_000_000;
 /// and lasts for nine years.
 const FRACTION: u32 = 6;
 
+/// The longest burst, two years: so the time of a bucket that is full of it can be told, too.
+const BURST_MAX: u64 = u64::MAX / 4;
+
 /// The state of a band: when, in fractions of a nanosecond since the meter was made, its bucket would be full again if no more frames came.
 #[derive(Debug)]
 struct TokenBucket {
@@ -173,7 +176,7 @@ impl TokenBucket {
         let numerator = if by_frames { SECOND } else { SECOND / 1000 };
         let rate = u64::from(spec.rate.max(1));
         let burst = match flags.contains(MeterFlags::BURST) {
-            true => (u128::from(spec.burst) * u128::from(SECOND) / u128::from(rate)) as u64,
+            true => (u128::from(spec.burst) * u128::from(SECOND) / u128::from(rate)).min(BURST_MAX.into()) as u64,
             false => USUAL_BURST << FRACTION,
         };
         // One frame passes a bucket that is full, however long it is.

@@ -41,6 +41,9 @@ impl Timers {
 
     /// Watches a rule no longer.
     pub fn remove(&mut self, rule: &Arc<Rule>) {
+        if (rule.idle_timeout, rule.hard_timeout) == (0, 0) {
+            return;
+        }
         let slot = &mut self.slots[usize::from(rule.timer_slot.load(Ordering::Relaxed))];
         let is = |other: &Arc<Rule>| Arc::ptr_eq(rule, other);
         if slot.find(hash(rule), is).is_some() {

@@ -1,7 +1,7 @@
 //! Rules that are made of frames: Nicira's `learn`.
 //!
 //! A translation looks whether the rule to be learned is there, just as it would be. If so, the frames of the megaflow keep it from growing old. If not, the
-//! translation asks for it ([`super::Scratch::learned`]); it is added by whoever owns the draft of the tables, and then this translation is stale. So nothing
+//! translation asks for it ([`super::Said::learned`]); it is added by whoever owns the draft of the tables, and then this translation is stale. So nothing
 //! needs to be remembered about what was asked for, and a rule that goes while its frames still come is learned again.
 
 use std::sync::Arc;

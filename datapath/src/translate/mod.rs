@@ -54,10 +54,12 @@ pub use frozen::{Continuation, Continuations};
 
 /// The most lookups in one translation.
 pub const LOOKUPS_MAX: usize = 4096;
-/// How deep resubmits may nest.
+/// How deep resubmits may nest, and how deep copies of the frame (by groups and `clone`), which nest in the flat actions, too.
 pub const DEPTH_MAX: usize = 64;
 /// The most actions of rules that a translation may carry out, and flat ones that it may give, together.
 pub const ACTIONS_MAX: usize = 16_384;
+/// How often a frame, with all copies of it, may go on with translations that were frozen. Groups of groups could ask for any number.
+pub(crate) const RESUMES_MAX: usize = 1024;
 
 /// What becomes of all frames of a megaflow.
 #[derive(Clone, Debug)]

@@ -44,6 +44,8 @@ pub(super) struct Pipeline<'a, O: Observer + ?Sized> {
     /// The rule whose instructions are carried out; none in a packet-out's actions.
     pub(super) rule: Option<&'a Arc<Rule>>,
     depth: usize,
+    /// How many copies it is within.
+    copies: usize,
     passes: u8,
     /// How many rules, groups and buckets the frame is to be credited to.
     credited: usize,
@@ -101,6 +103,7 @@ impl<'a, O: Observer + ?Sized> Pipeline<'a, O> {
             stopped: None,
             rule: None,
             depth: 0,
+            copies: 0,
             passes: 0,
             credited: 0,
             work: 0,
@@ -200,13 +203,10 @@ impl<'a, O: Observer + ?Sized> Pipeline<'a, O> {
                 Ok(())
             }
             Todo::Group(group) => self.group(group),
-            Todo::Bucket(group, place) => {
-                self.bucket(group, place);
-                Ok(())
-            }
+            Todo::Bucket(group, place) => self.bucket(group, place),
             Todo::Copy(actions) => {
                 let action_set = self.action_set.clone();
-                self.begin_copy();
+                self.begin_copy()?;
                 *self.action_set = action_set;
                 self.todo.push(Todo::ActionSet);
                 self.todo.push(Todo::Actions(List::shared(actions)));
@@ -484,15 +484,21 @@ impl<'a, O: Observer + ?Sized> Pipeline<'a, O> {
     }
 
     /// Does to a copy what a bucket says.
-    fn bucket(&mut self, group: &'a Arc<Group>, place: u16) {
-        let Some(bucket) = group.buckets.get(usize::from(place)) else { return };
-        self.credit(&bucket.counters);
-        self.begin_copy();
-        self.todo.push(Todo::Actions(List::borrowed(&bucket.in_order, 0)));
+    fn bucket(&mut self, group: &'a Arc<Group>, place: u16) -> Result<(), DropReason> {
+        if let Some(bucket) = group.buckets.get(usize::from(place)) {
+            self.credit(&bucket.counters);
+            self.begin_copy()?;
+            self.todo.push(Todo::Actions(List::borrowed(&bucket.in_order, 0)));
+        }
+        Ok(())
     }
 
     /// What is done from here on is done to a copy, until its end. It begins with an empty action set.
-    fn begin_copy(&mut self) {
+    fn begin_copy(&mut self) -> Result<(), DropReason> {
+        if self.copies >= DEPTH_MAX {
+            return Err(DropReason::TooManyTables);
+        }
+        self.copies += 1;
         let original = Original {
             view: self.flow.save(),
             action_set: std::mem::take(self.action_set),
@@ -503,10 +509,12 @@ impl<'a, O: Observer + ?Sized> Pipeline<'a, O> {
             made: self.said.actions.len(),
         };
         self.todo.push(Todo::EndCopy(Box::new(original)));
+        Ok(())
     }
 
     fn end_copy(&mut self, original: Original<'a>) -> Result<(), DropReason> {
         let Original { view, action_set, stack, queue, rule, depth, made } = original;
+        self.copies -= 1;
         self.flow.restore(view);
         *self.action_set = action_set;
         (self.stack, self.queue, self.rule, self.depth) = (stack, queue, rule, depth);

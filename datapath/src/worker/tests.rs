@@ -266,3 +266,34 @@ fn a_packet_out_is_carried_out_and_credited_to_no_port() {
     assert_eq!(rule.counters.frames(), 1);
     assert_eq!(rig.draft.ports().get(PortNo(1)).expect("it is there").counters.totals().rx_frames, 0);
 }
+
+/// Select groups in groups of all kinds: a frame that is given to two of them, each of which gives it to two, and so on, goes on only so often.
+#[test]
+fn a_frame_goes_on_only_so_often() {
+    use crate::tables::group::{BucketSpec, GROUP_ANY, GroupCommand, GroupKind, GroupMod};
+    let mut rig = Rig::new(2, CacheLimits::default());
+    let put = |tables: &mut Tables, group, kind, actions: &[Vec<OfAction>]| {
+        let bucket = |actions: &Vec<OfAction>| BucketSpec {
+            weight: 1,
+            watch_port: PortNo::ANY,
+            watch_group: GROUP_ANY,
+            actions: actions[..].into(),
+        };
+        let buckets = actions.iter().map(bucket).collect();
+        tables.group_mod(&GroupMod { command: GroupCommand::Add, group, kind, buckets }, 0).expect("a group");
+    };
+    put(&mut rig.draft, 1, GroupKind::Select, &[output(2)]);
+    for level in 1..30 {
+        put(&mut rig.draft, 2 * level, GroupKind::All, &vec![vec![OfAction::Group(2 * level - 1)]; 2]);
+        put(&mut rig.draft, 2 * level + 1, GroupKind::Select, &[vec![OfAction::Group(2 * level)]]);
+    }
+    rig.rule(Match::ANY.with(Field::InPort, 1), vec![OfAction::Group(7)]);
+    rig.ports[0].offer(&udp(1));
+    rig.worker.breathe(0);
+    assert_eq!((rig.worker.stats().resumed, rig.ports[1].take().len()), (1 + 2 + 4 + 8, 8));
+    rig.rule(Match::ANY.with(Field::InPort, 1), vec![OfAction::Group(59)]);
+    rig.ports[0].offer(&udp(1));
+    // The port pays for its translations with breaths.
+    while rig.worker.breathe(0) == 0 {}
+    assert_eq!(rig.worker.stats().resumed, 15 + RESUMES_MAX as u64);
+}

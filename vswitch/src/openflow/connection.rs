@@ -78,11 +78,22 @@ impl Connection {
         self.stream.read(&mut self.input)
     }
 
-    /// The next whole message, or, if its header gives a length that no message has, what there is of it: then nothing after it can be understood.
-    pub fn next_message(&mut self) -> Option<Vec<u8>> {
+    /// Whether there is a message to be worked off.
+    pub fn has_message(&self) -> bool {
+        self.message_length().is_some()
+    }
+
+    /// The length of the next message, once all of it is there.
+    fn message_length(&self) -> Option<usize> {
         let rest = &self.input[self.done..];
         let length = usize::from(Header::decode(rest)?.length).max(HEADER);
-        let message = rest.get(..length)?.to_vec();
+        (length <= rest.len()).then_some(length)
+    }
+
+    /// The next whole message, or, if its header gives a length that no message has, what there is of it: then nothing after it can be understood.
+    pub fn next_message(&mut self) -> Option<Vec<u8>> {
+        let length = self.message_length()?;
+        let message = self.input[self.done..self.done + length].to_vec();
         self.done += length;
         self.messages_in += 1;
         Some(message)

@@ -39,10 +39,12 @@ impl Datapath for Forwarding {
 
     fn barrier(&mut self) {
         self.workers.each(|worker| worker.take_up());
+        self.published.give_up();
     }
 
     fn settle(&mut self) {
         self.workers.each(|worker| worker.settle());
+        self.published.give_up();
     }
 
     fn inject(&mut self, in_port: PortNo, frame: Vec<u8>, actions: OfActions) {

@@ -1,2 +1,4 @@
+mod groups;
+mod meters;
 mod reference;
 mod semantics;

@@ -1,6 +1,7 @@
 //! A switch to translate for.
 
 mod agreement;
+mod groups;
 mod mask;
 mod normal;
 mod pipeline;

@@ -2,8 +2,9 @@
 //!
 //! It owns the *draft* of the tables. Requests change the draft; before a barrier reply, before a packet-out, and else at the end of a turn of
 //! the event loop, the draft is published through [`Datapath`] and the workers take it up. A publication makes the workers look at each cached
-//! flow again, so that of flow-mods without barriers is put off a little if the last was just now: a stream of a thousand of them is a few
-//! publications. A barrier reply means that no frame is forwarded by what was before.
+//! flow again, and the changes after it copy what they change, so that of flow-mods without barriers is put off: a little if the last was just now, and a
+//! little more while they keep coming. A stream of ten thousand of them is a few publications. A barrier reply means that no frame is forwarded by what was
+//! before.
 //!
 //! The agent does no waiting of its own. The owner calls [`Agent::ready`] when a connection's descriptor is ready (the agent registers it as it
 //! needs), [`Agent::tick`] about once a second, and [`Agent::finish`] at the end of each turn, also of one that comes when [`Agent::due`] says.
@@ -54,6 +55,10 @@ const MAX_CONNECTIONS: usize = 64;
 
 /// The shortest time between publications of flow-mods that no barrier follows.
 const PUBLISH_INTERVAL: Nanos = 5_000_000;
+/// The pause after which a stream of them is published sooner than it would be if it went on.
+const PUBLISH_PAUSE: Nanos = 1_000_000;
+/// The time between publications of a stream without pauses.
+const PUBLISH_STREAM: Nanos = 50_000_000;
 
 /// What one connection may cost in one turn, see [`cost`].
 const SLICE: u32 = 1024;
@@ -111,6 +116,10 @@ pub struct Agent {
     published: u64,
     /// When that was.
     published_at: Nanos,
+    /// The epoch of the draft at the end of the last turn that changed it.
+    changed: u64,
+    /// When that was.
+    changed_at: Nanos,
     /// Whether something changed that is to be published at the end of this turn.
     urgent: bool,
     /// Rules of which a removal is to be told once the workers use them no more.
@@ -139,6 +148,8 @@ impl Agent {
             settings,
             published: tables.epoch(),
             published_at: now,
+            changed: tables.epoch(),
+            changed_at: now,
             urgent: false,
             draft: tables,
             removed: Vec::new(),
@@ -282,7 +293,8 @@ impl Agent {
     }
 
     fn publication_due(&self) -> Option<Nanos> {
-        (self.draft.epoch() != self.published).then_some(self.published_at + PUBLISH_INTERVAL)
+        let soon = (self.changed_at + PUBLISH_PAUSE).min(self.published_at + PUBLISH_STREAM);
+        (self.draft.epoch() != self.published).then_some(soon.max(self.published_at + PUBLISH_INTERVAL))
     }
 
     /// Ends a turn: goes on with what took too long before, publishes what changed, sends what is queued and takes leave of connections that ended.
@@ -292,6 +304,9 @@ impl Agent {
             self.work_off(id, datapath, now);
         }
         self.ask_for_frames();
+        if self.draft.epoch() != self.changed {
+            (self.changed, self.changed_at) = (self.draft.epoch(), now);
+        }
         if self.urgent || self.publication_due().is_some_and(|due| due <= now) {
             self.commit(datapath, now);
         }
@@ -299,6 +314,8 @@ impl Agent {
         self.sessions.retain(|id, session| {
             session.send_packet_ins(now);
             session.write();
+            // What waited for the end of a long reply is heard of by no event any more.
+            session.unfinished |= session.takes_requests() && session.connection.has_message();
             if let Some(why) = session.ended.take() {
                 self.registrar.remove(&session.connection);
                 self.ended.extend(farewell(*id, session, why));

@@ -7,6 +7,7 @@ mod ofctl;
 mod openflow10;
 mod peers;
 mod pki;
+mod slow_peers;
 mod tls;
 
 use std::os::unix::net::UnixStream;

@@ -4,7 +4,7 @@
 //! to the same.
 
 use super::bytes::{Put, Reader};
-use super::error::{BadAction, ErrorCode};
+use super::error::{BadAction, BadMatch, ErrorCode, Nicira};
 use super::nicira;
 use super::oxm::{FieldErrors, FieldValue, Ids, decode_mention, put_field};
 use datapath::key::field::OXM_ONF;
@@ -141,7 +141,11 @@ fn decode_action(kind: u16, mut body: Reader, depth: usize) -> Result<OfAction, 
             if set.masked {
                 return Err(BadAction::BadSetArgument.into());
             }
-            skip_padding(&mut body)?;
+            skip_padding(&mut body, BadAction::BadSetArgument)?;
+            // The standard leaves in_port out; Nicira's actions may set it.
+            if set.field == Field::InPort {
+                return Err(BadAction::BadSetType.into());
+            }
             set_field(set)?
         }
         EXPERIMENTER => match body.u32()? {
@@ -167,20 +171,19 @@ fn decode_copy_field(body: &mut Reader) -> Result<OfAction, ErrorCode> {
 
 /// Reads the fields of an action that moves `bits` bits between fields, from one offset to another.
 pub(super) fn decode_move(body: &mut Reader, bits: u16, source_offset: u16, destination_offset: u16) -> Result<OfAction, ErrorCode> {
-    let (source, destination) = (mention(body)?, mention(body)?);
-    skip_padding(body)?;
+    let (source, destination) = (known_field(body)?, known_field(body)?);
+    skip_padding(body, Nicira::MustBeZero)?;
     let source = range(source, source_offset, bits)?;
     let destination = writable(range(destination, destination_offset, bits)?)?;
     Ok(OfAction::Move { source, destination })
 }
 
-/// Passes over the padding behind something of varying length: less than eight bytes.
-pub(super) fn skip_padding(body: &mut Reader) -> Result<(), ErrorCode> {
+/// Passes over the padding behind something of varying length: less than eight bytes, all of them zero.
+pub(super) fn skip_padding(body: &mut Reader, not_zero: impl Into<ErrorCode>) -> Result<(), ErrorCode> {
     if body.len() >= 8 {
         return Err(BadAction::BadLen.into());
     }
-    body.rest();
-    Ok(())
+    body.zeros(body.len(), not_zero)
 }
 
 /// The action that writes a field.
@@ -197,6 +200,11 @@ pub(super) fn set_field(set: FieldValue) -> Result<OfAction, ErrorCode> {
 /// Reads the mention of a field.
 pub(super) fn mention(body: &mut Reader) -> Result<Field, ErrorCode> {
     decode_mention(body, BadAction::BadSetType.into(), BadAction::BadSetLen.into())
+}
+
+/// Reads the mention of a field, for the actions that Open vSwitch has another error for.
+pub(super) fn known_field(body: &mut Reader) -> Result<Field, ErrorCode> {
+    decode_mention(body, BadMatch::BadField.into(), BadMatch::BadField.into())
 }
 
 /// Bits of a field, if it has them.
@@ -277,7 +285,7 @@ fn put_action(out: &mut Vec<u8>, action: &OfAction) {
             out.put_u32(port.0);
             out.put_u16(max_len);
         }
-        OfAction::SetField { field, value, mask } if mask == field.ones() => {
+        OfAction::SetField { field, value, mask } if mask == field.ones() && field != Field::InPort => {
             head(out, SET_FIELD);
             put_field(out, Ids::Oxm, field, value, mask);
         }

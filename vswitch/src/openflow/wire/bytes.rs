@@ -50,6 +50,11 @@ impl<'a> Reader<'a> {
         self.take(count).map(|_| ())
     }
 
+    /// Passes over padding that must be zero.
+    pub fn zeros(&mut self, count: usize, not_zero: impl Into<ErrorCode>) -> Result<(), ErrorCode> {
+        if self.take(count)?.iter().all(|byte| *byte == 0) { Ok(()) } else { Err(not_zero.into()) }
+    }
+
     /// The next `N` bytes.
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], ErrorCode> {
         let (taken, rest) = self.rest.split_first_chunk().ok_or(self.bad_length)?;
@@ -82,11 +87,14 @@ impl<'a> Reader<'a> {
         Ok(self.take(count)?.iter().fold(0, |value, byte| value << 8 | u128::from(*byte)))
     }
 
-    /// A name in a field of `count` bytes, up to its first zero; bytes that are not UTF-8 are replaced.
+    /// A name in a field of `count` bytes, up to its first zero or the last byte, which is one; bytes that are not UTF-8 are replaced.
     pub fn text(&mut self, count: usize) -> Result<String, ErrorCode> {
         let bytes = self.take(count)?;
         let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(count);
-        Ok(String::from_utf8_lossy(&bytes[..end]).into_owned())
+        // By something that is no longer, so that the name fits the field again.
+        let mut text = String::from_utf8_lossy(&bytes[..end]).replace(char::REPLACEMENT_CHARACTER, "?");
+        text.truncate(text.floor_char_boundary(count - 1));
+        Ok(text)
     }
 
     /// Refuses what is left over.
@@ -182,5 +190,12 @@ mod tests {
         out.put_text("abcé", 5);
         assert_eq!(out, b"abc\0\0");
         assert_eq!(Reader::new(&out, BadRequest::BadLen).text(5), Ok("abc".into()));
+        // What is no name comes back as it is read.
+        for bytes in [&[0xff; 5], b"abcde", b"abc\xe2\x82", "abc\u{e9}".as_bytes()] {
+            let read = Reader::new(bytes, BadRequest::BadLen).text(5).unwrap();
+            out.clear();
+            out.put_text(&read, 5);
+            assert_eq!(Reader::new(&out, BadRequest::BadLen).text(5), Ok(read));
+        }
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! A peer's bytes are hostile: every length is checked before it is used ([`bytes::Reader`] can't read past its end, and each reader knows
 //! the error that its part is to be answered with), nothing panics, and what is decoded is no larger than a small multiple of the 65,535
-//! bytes that a message has at most. Padding may hold anything. Lists end exactly where their length says.
+//! bytes that a message has at most. Padding may hold anything, but where Open vSwitch minds. Lists end exactly where their length says.
 
 mod action;
 mod bundle;

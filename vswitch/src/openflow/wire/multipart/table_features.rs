@@ -82,7 +82,8 @@ impl TableFeatures {
             let known = Field::ALL.iter().copied().filter(|field| !field.info().view);
             known.filter_map(|field| of(field).map(|masked| FeatureId::Field { field, masked })).collect::<Vec<_>>()
         };
-        let writable = fields(&|field| field.info().writable.then_some(false));
+        // The standard's set-field, which leaves in_port out.
+        let writable = fields(&|field| (field.info().writable && field != Field::InPort).then_some(false));
         let properties = [
             (INSTRUCTIONS, instructions),
             (NEXT_TABLES, (next..tables).map(FeatureId::Table).collect()),

@@ -2,9 +2,9 @@
 //!
 //! Those that OpenFlow 1.3 has too are taken in either form, and sent in the standard's.
 
-use super::super::action::{SET_ERRORS, decode_move, mention, range, set_field, skip_padding, writable};
+use super::super::action::{SET_ERRORS, decode_move, known_field, mention, range, set_field, skip_padding, writable};
 use super::super::bytes::{Put, Reader};
-use super::super::error::{BadAction, ErrorCode, Nicira};
+use super::super::error::{BadAction, BadInstruction, ErrorCode, Nicira, TableFeaturesFailed};
 use super::super::oxm::{FieldValue, Ids, put_field, put_header};
 use super::{NICIRA, learn};
 use datapath::key::{Field, FieldRange};
@@ -73,7 +73,10 @@ pub(in super::super) fn decode_action(
     Ok(match subtype {
         RESUBMIT | RESUBMIT_TABLE => {
             let (port, table) = (widen(body.u16()?), body.u8()?);
-            body.skip(3)?;
+            match subtype {
+                RESUBMIT => body.skip(3)?,
+                _ => body.zeros(3, BadAction::BadArgument)?,
+            }
             OfAction::Resubmit { port, table: (subtype == RESUBMIT_TABLE && table != CURRENT_TABLE).then_some(table) }
         }
         SET_TUNNEL | SET_QUEUE | GROUP | SET_MPLS_LABEL => {
@@ -91,9 +94,9 @@ pub(in super::super) fn decode_action(
             whole_field(Field::TunnelId, body.u64()?.into())?
         }
         WRITE_METADATA => {
-            body.skip(6)?;
-            let (value, mask) = (body.u64()?, body.u64()?);
-            set_field(FieldValue { field: Field::Metadata, value: (value & mask).into(), mask: mask.into(), masked: true })?
+            body.zeros(6, Nicira::MustBeZero)?;
+            // OpenFlow 1.0 takes it as an instruction. Among actions it is none.
+            return Err(BadInstruction::UnsupInst.into());
         }
         POP_QUEUE => plain(body, OfAction::PopQueue)?,
         EXIT => plain(body, OfAction::Exit)?,
@@ -128,25 +131,28 @@ pub(in super::super) fn decode_action(
         }
         REG_LOAD2 => {
             let set = FieldValue::decode(body, &SET_ERRORS)?;
-            skip_padding(body)?;
+            skip_padding(body, BadAction::BadSetArgument)?;
             set_field(set)?
         }
         NOTE => OfAction::Note(body.rest().into()),
         STACK_PUSH | STACK_POP => {
-            let (offset, field, bits) = (body.u16()?, mention(body)?, body.u16()?);
-            skip_padding(body)?;
+            let (offset, field, bits) = (body.u16()?, known_field(body)?, body.u16()?);
+            skip_padding(body, Nicira::MustBeZero)?;
             let range = range(field, offset, bits)?;
             if subtype == STACK_PUSH { OfAction::StackPush(range) } else { OfAction::StackPop(writable(range)?) }
         }
         OUTPUT_REG | OUTPUT_REG2 => {
             let place = body.u16()?;
             let (field, max_len) = if subtype == OUTPUT_REG {
-                (mention(body)?, body.u16()?)
+                let found = (mention(body)?, body.u16()?);
+                skip_padding(body, BadAction::BadArgument)?;
+                found
             } else {
                 let max_len = body.u16()?;
-                (mention(body)?, max_len)
+                let field = known_field(body)?;
+                skip_padding(body, Nicira::MustBeZero)?;
+                (field, max_len)
             };
-            skip_padding(body)?;
             OfAction::OutputField { source: unpack_range(field, place)?, max_len }
         }
         MULTIPATH => decode_multipath(body)?,
@@ -160,9 +166,10 @@ pub(in super::super) fn decode_action(
         CONTROLLER2 => decode_controller(body)?,
         DEC_TTL_CNT_IDS => {
             let count = usize::from(body.u16()?);
-            body.skip(4)?;
+            body.zeros(4, Nicira::MustBeZero)?;
             let ids = body.part(2 * count, BadAction::BadLen)?.rest();
-            skip_padding(body)?;
+            // There may be room for more.
+            body.rest();
             OfAction::DecNwTtlFor(numbers(ids).collect())
         }
         CONJUNCTION => {
@@ -205,34 +212,46 @@ fn decode_bundle(body: &mut Reader, load: bool) -> Result<OfAction, ErrorCode> {
     let destination = if load {
         Some(writable(unpack_range(mention(body)?, place)?)?)
     } else {
-        body.skip(4)?;
+        body.zeros(4, BadAction::BadArgument)?;
         None
     };
-    body.skip(4)?;
+    match load {
+        true => body.skip(4)?,
+        false => body.zeros(4, BadAction::BadArgument)?,
+    }
+    if !load && place != 0 {
+        return Err(BadAction::BadArgument.into());
+    }
     if member_type != MEMBER_TYPE || count > MAX_MEMBERS || destination.is_some_and(|range| range.bits < 16) {
         return Err(BadAction::BadArgument.into());
     }
-    let members = numbers(body.part(2 * usize::from(count), BadAction::BadLen)?.rest()).map(widen).collect();
-    skip_padding(body)?;
+    let members: Box<[_]> = numbers(body.part(2 * usize::from(count), BadAction::BadLen)?.rest()).map(widen).collect();
+    // There may be room for more.
+    body.rest();
+    if members.iter().any(|port| *port == PortNo::CONTROLLER || (PortNo(0xffff_ff00)..PortNo::IN_PORT).contains(port)) {
+        return Err(BadAction::BadOutPort.into());
+    }
     Ok(OfAction::Bundle(Bundle { algorithm, fields, basis, members, destination }.into()))
 }
 
 /// Reads NXAST_CONTROLLER2. Pausing is refused: it would need the frame's way through the tables to be sent to the controller and to be believed when it
 /// comes back.
 fn decode_controller(body: &mut Reader) -> Result<OfAction, ErrorCode> {
-    body.skip(6)?;
+    body.zeros(6, Nicira::MustBeZero)?;
     let (mut max_len, mut controller_id, mut reason, mut userdata) = (CONTROLLER_WHOLE, 0, OFPR_ACTION, Default::default());
     while !body.is_empty() {
         let mut head = body.part(4, BadAction::BadLen)?;
         let (kind, length) = (head.u16()?, usize::from(head.u16()?));
-        let mut property = body.part(length.checked_sub(4).ok_or(BadAction::BadLen)?, BadAction::BadLen)?;
-        body.skip(length.next_multiple_of(8) - length)?;
+        // The errors are those that properties have in Open vSwitch.
+        let bad_length = TableFeaturesFailed::BadLen;
+        let mut property = body.part(length.checked_sub(4).ok_or(bad_length)?, bad_length)?;
+        body.part(length.next_multiple_of(8) - length, bad_length)?;
         match kind {
             MAX_LEN => max_len = property.u16()?,
             CONTROLLER_ID => controller_id = property.u16()?,
             REASON => reason = property.u8()?,
             USERDATA => userdata = property.rest().into(),
-            _ => return Err(BadAction::BadArgument.into()),
+            _ => return Err(TableFeaturesFailed::BadType.into()),
         }
     }
     Ok(OfAction::Controller { max_len, controller_id, reason, userdata })

@@ -29,7 +29,7 @@ const MAX_BITS: u16 = 128;
 pub(super) fn decode(body: &mut Reader) -> Result<OfAction, ErrorCode> {
     let (idle_timeout, hard_timeout, priority, cookie) = (body.u16()?, body.u16()?, body.u16()?, body.u64()?);
     let (flags, table) = (body.u16()?, body.u8()?);
-    body.skip(1)?;
+    body.zeros(1, BadAction::BadArgument)?;
     // Timeouts that begin with the end of a TCP connection.
     let (fin_idle_timeout, fin_hard_timeout) = (body.u16()?, body.u16()?);
     if flags & !(SEND_FLOW_REM | DELETE_LEARNED) != 0 || fin_idle_timeout != 0 || fin_hard_timeout != 0 || table == 0xff {

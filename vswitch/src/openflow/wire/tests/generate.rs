@@ -78,6 +78,15 @@ fn port() -> impl Strategy<Value = PortNo> {
     prop_oneof![1u32..70_000, 0xffff_fffau32..0xffff_ffff].prop_map(PortNo)
 }
 
+/// A port made of any number: most of them can be said in 16 bits.
+fn some_port(random: u32) -> PortNo {
+    match random >> 28 {
+        0..12 => PortNo(1 + random % 0xfeff),
+        12..15 => PortNo(0xffff_fff8 | random & 7),
+        _ => PortNo(random),
+    }
+}
+
 /// A port that can be said in 16 bits.
 fn short_port() -> impl Strategy<Value = PortNo> {
     prop_oneof![1u32..0xff00, 0xffff_fff8u32..=0xffff_ffff].prop_map(PortNo)
@@ -103,7 +112,8 @@ fn multipath() -> impl Strategy<Value = Multipath> {
 fn bundle() -> impl Strategy<Value = Bundle> {
     let algorithm = select(&[BundleAlgorithm::ActiveBackup, BundleAlgorithm::HighestRandomWeight]);
     (algorithm, hash_fields(), any::<u16>(), vec(short_port(), 0..9), of(destination())).prop_map(
-        |(algorithm, fields, basis, members, destination)| {
+        |(algorithm, fields, basis, mut members, destination)| {
+            members.retain(|port| *port != PortNo::CONTROLLER);
             let destination = destination.map(|destination| shorten(destination, 64)).filter(|destination| destination.bits >= 16);
             Bundle { algorithm, fields, basis, members: members.into(), destination }
         },
@@ -234,7 +244,7 @@ pub fn flow_mods() -> impl Strategy<Value = FlowMod> {
             hard_timeout,
             flags,
             instructions,
-            out_port: PortNo(out_port),
+            out_port: some_port(out_port),
             out_group,
             ..FlowMod::default()
         }
@@ -244,7 +254,7 @@ pub fn flow_mods() -> impl Strategy<Value = FlowMod> {
 pub fn buckets() -> impl Strategy<Value = Vec<BucketSpec>> {
     let bucket = (any::<u16>(), any::<u32>(), any::<u32>(), actions()).prop_map(|(weight, watch_port, watch_group, actions)| BucketSpec {
         weight,
-        watch_port: PortNo(watch_port),
+        watch_port: some_port(watch_port),
         watch_group,
         actions: actions.into(),
     });
@@ -292,7 +302,7 @@ fn filters() -> impl Strategy<Value = RuleFilter> {
         priority: None,
         cookie,
         cookie_mask,
-        out_port: PortNo(out_port),
+        out_port: some_port(out_port),
         out_group,
     })
 }
@@ -314,7 +324,7 @@ fn monitor_requests() -> impl Strategy<Value = MonitorRequest> {
     (any::<(u32, u32, u8)>(), 0u16..64, matches()).prop_map(|((id, out_port, table), flags, matching)| MonitorRequest {
         id,
         flags: MonitorFlags(flags | MonitorFlags::ADD.0),
-        out_port: PortNo(out_port),
+        out_port: some_port(out_port),
         table,
         matching,
     })
@@ -326,8 +336,8 @@ pub fn requests() -> impl Strategy<Value = MultipartRequest> {
         select(vec![Desc, Table, GroupDesc, GroupFeatures, MeterFeatures, PortDesc]),
         filters().prop_map(Flow),
         filters().prop_map(Aggregate),
-        any::<u32>().prop_map(|port| Port(PortNo(port))),
-        any::<(u32, u32)>().prop_map(|(port, queue)| Queue(PortNo(port), queue)),
+        any::<u32>().prop_map(|port| Port(some_port(port))),
+        any::<(u32, u32)>().prop_map(|(port, queue)| Queue(some_port(port), queue)),
         any::<u32>().prop_map(Group),
         any::<u32>().prop_map(Meter),
         any::<u32>().prop_map(MeterConfig),
@@ -339,7 +349,7 @@ pub fn requests() -> impl Strategy<Value = MultipartRequest> {
 fn port_descs() -> impl Strategy<Value = PortDesc> {
     (any::<(u32, [u8; 6], u32, u32, [u32; 4], u32, u32)>(), names(15)).prop_map(|(numbers, name)| {
         let (number, hw_addr, config, state, features, current_speed, max_speed) = numbers;
-        let (number, config) = (PortNo(number), PortConfig(config));
+        let (number, config) = (some_port(number), PortConfig(config));
         PortDesc { number, hw_addr, name, config, state, features, current_speed, max_speed }
     })
 }
@@ -348,7 +358,7 @@ fn rule_stats() -> impl Strategy<Value = FlowStats> {
     let numbers = any::<(u8, u16, u16, u16, u16, u64, u64, u64)>();
     (numbers, ages(), matches(), instructions()).prop_map(|(numbers, age, matching, instructions)| {
         let (table, priority, idle_timeout, hard_timeout, flags, cookie, frames, bytes) = numbers;
-        let flags = RuleFlags(flags);
+        let flags = RuleFlags(flags & RuleFlags::ALL.0);
         let (idle_age, change_age) = (None, None);
         FlowStats {
             table,
@@ -370,7 +380,7 @@ fn rule_stats() -> impl Strategy<Value = FlowStats> {
 
 fn port_stats() -> impl Strategy<Value = PortStats> {
     (any::<u32>(), any::<[u64; 12]>(), ages()).prop_map(|(number, n, age)| PortStats {
-        number: PortNo(number),
+        number: some_port(number),
         rx_frames: n[0],
         tx_frames: n[1],
         rx_bytes: n[2],
@@ -405,7 +415,7 @@ pub fn replies() -> impl Strategy<Value = MultipartBody> {
     );
     let table = any::<(u8, u32, u64, u64)>().prop_map(|(table, active, lookups, matches)| TableStats { table, active, lookups, matches });
     let queue = (any::<(u32, u32, u64, u64, u64)>(), ages()).prop_map(|((port, queue, bytes, frames, errors), age)| {
-        let port = PortNo(port);
+        let port = some_port(port);
         QueueStats { port, queue, bytes, frames, errors, age }
     });
     let group = (any::<(u32, u32, u64, u64)>(), ages(), counts())
@@ -494,10 +504,10 @@ pub fn messages() -> impl Strategy<Value = (Message, u32)> {
             )),
             any::<(u16, u16)>().prop_map(|(flags, miss_send_len)| GetConfigReply(Config { flags, miss_send_len })),
             any::<(u16, u16)>().prop_map(|(flags, miss_send_len)| SetConfig(Config { flags, miss_send_len })),
-            any::<u32>().prop_map(|port| QueueGetConfigRequest(PortNo(port))),
+            any::<u32>().prop_map(|port| QueueGetConfigRequest(some_port(port))),
             (any::<u32>(), vec(any::<(u32, u32, Option<u16>, Option<u16>)>(), 0..5)).prop_map(|(port, queues)| {
-                let queue = |(port, queue, min_rate, max_rate)| QueueDesc { port: PortNo(port), queue, min_rate, max_rate };
-                QueueGetConfigReply(QueueConfig { port: PortNo(port), queues: queues.into_iter().map(queue).collect() })
+                let queue = |(port, queue, min_rate, max_rate)| QueueDesc { port: some_port(port), queue, min_rate, max_rate };
+                QueueGetConfigReply(QueueConfig { port: some_port(port), queues: queues.into_iter().map(queue).collect() })
             }),
             roles().prop_map(RoleRequest),
             roles().prop_map(RoleReply),
@@ -506,7 +516,7 @@ pub fn messages() -> impl Strategy<Value = (Message, u32)> {
             any::<(u8, u32)>().prop_map(|(table, config)| TableMod(super::TableMod { table, config })),
             any::<(u32, [u8; 6], u32, u32, u32)>().prop_map(|(number, hw_addr, config, mask, advertise)| {
                 let (config, mask) = (PortConfig(config), PortConfig(mask));
-                PortMod(super::PortMod { number: PortNo(number), hw_addr, config, mask, advertise })
+                PortMod(super::PortMod { number: some_port(number), hw_addr, config, mask, advertise })
             }),
             (select(&[PortReason::Add, PortReason::Delete, PortReason::Modify]), port_descs())
                 .prop_map(|(reason, port)| PortStatus(super::PortStatus { reason, port })),

@@ -128,18 +128,27 @@ fn shape(message: &Message) -> Shape {
     }
 }
 
+/// The kinds of messages, and of multipart requests and replies, that have no sample.
+pub fn kinds_without_sample(samples: &[Message]) -> Vec<String> {
+    let found: Vec<_> = samples
+        .iter()
+        .map(|sample| match sample {
+            Message::MultipartRequest(request) => format!("request {}", request_kind(request).0),
+            Message::MultipartReply(reply) => format!("reply {}", reply_kind(&reply.body).0),
+            message => message_kind(message).0.to_owned(),
+        })
+        .collect();
+    let multipart = ["MultipartRequest", "MultipartReply"];
+    let messages = MESSAGES.iter().filter(|kind| !multipart.contains(kind)).map(|kind| (*kind).to_owned());
+    let requests = REQUESTS.iter().map(|kind| format!("request {kind}"));
+    let replies = REPLIES.iter().map(|kind| format!("reply {kind}"));
+    messages.chain(requests).chain(replies).filter(|kind| !found.contains(kind)).collect()
+}
+
 #[test]
 fn every_kind_of_message_has_a_sample() {
-    let samples = samples();
-    let missing = |kinds: &[&str], found: Vec<&str>| -> Vec<String> {
-        kinds.iter().filter(|kind| !found.contains(*kind)).map(|kind| (*kind).to_owned()).collect()
-    };
     // Of OpenFlow 1.0 only.
-    assert_eq!(missing(MESSAGES, samples.iter().map(|sample| message_kind(sample).0).collect()), ["SetFlowFormat"]);
-    let requests = samples.iter().filter_map(|sample| if let Message::MultipartRequest(request) = sample { Some(request) } else { None });
-    assert_eq!(missing(REQUESTS, requests.map(|request| request_kind(request).0).collect()), [""; 0]);
-    let replies = samples.iter().filter_map(|sample| if let Message::MultipartReply(reply) = sample { Some(reply) } else { None });
-    assert_eq!(missing(REPLIES, replies.map(|reply| reply_kind(&reply.body).0).collect()), [""; 0]);
+    assert_eq!(kinds_without_sample(&samples()), ["SetFlowFormat"]);
 }
 
 #[test]
@@ -444,10 +453,16 @@ fn each_fault_of_an_action_has_its_error() {
         ("ffff0028 00002320 00100000 00000000 00000000 00000000 00000000 00000000 30080005 00000000", BadAction::BadArgument), // output of a value
         ("ffff0028 00002320 00100000 00000000 00000000 00000000 00000000 00000000 80100000 00020000", BadAction::BadArgument), // an unknown bit
         ("ffff0028 00002320 00100000 00000000 00000000 00000000 00000000 00000000 00000000 00000001", BadAction::BadArgument), // padding that is none
-        ("ffff0018 00002320 00250000 00000000 00040004 00000000", BadAction::BadArgument), // controller, and pause
-        ("ffff0018 00002320 00250000 00000000 00030003 00000000", BadAction::BadLen),      // a property shorter than its head
-        ("ffff0018 00002320 002a0000 00000000 00ff0008 00000000", BadAction::BadType),     // clone of something unknown
-        ("ffff0010 00002320 00130005 00050000", BadAction::BadExpType),                    // fin_timeout
+        ("ffff0018 00002320 002a0000 00000000 00ff0008 00000000", BadAction::BadType), // clone of something unknown
+        ("ffff0010 00002320 00130005 00050000", BadAction::BadExpType),                // fin_timeout
+        ("00190010 80000004 00000001 00000000", BadAction::BadSetType),                // set_field of in_port
+        ("00190010 80000c02 10050001 00000000", BadAction::BadSetArgument),            // padding that is none
+        ("ffff0010 00002320 000e0003 07000001", BadAction::BadArgument),
+        ("ffff0018 00002320 000f000f 00010004 00000000 00000001", BadAction::BadArgument),
+        ("ffff0028 00002320 000c0001 00000000 00000002 00010000 00000000 00000001 00010000 00000000", BadAction::BadArgument),
+        ("ffff0020 00002320 00100000 00000000 00000000 00000000 00000001 00000000", BadAction::BadArgument),
+        ("ffff0028 00002320 000c0001 00000000 00000002 00010000 00000000 00000000 fffd0000 00000000", BadAction::BadOutPort), // bundle of CONTROLLER
+        ("ffff0028 00002320 000c0001 00000000 00000002 00010000 00000000 00000000 ff000000 00000000", BadAction::BadOutPort),
     ];
     let refused = |action: &[u8]| {
         let mut action = action.to_vec();
@@ -456,6 +471,29 @@ fn each_fault_of_an_action_has_its_error() {
     };
     for (action, expected) in cases {
         assert_eq!(refused(&hex(action)), expected.into(), "{action}");
+    }
+    let with_errors_of_others: [(&str, ErrorCode); 10] = [
+        ("ffff0018 00002320 00250000 00000000 00040004 00000000", TableFeaturesFailed::BadType.into()), // controller, and pause
+        ("ffff0018 00002320 00250000 00000000 00030003 00000000", TableFeaturesFailed::BadLen.into()),  // a property shorter than its head
+        ("ffff0020 00002320 00160000 00000000 00000000 00000005 00000000 000000ff", BadInstruction::UnsupInst.into()), // write_metadata
+        ("ffff0020 00002320 00160000 00000001 00000000 00000005 00000000 000000ff", Nicira::MustBeZero.into()),
+        ("ffff0018 00002320 001b0000 00010004 00200000 00000001", Nicira::MustBeZero.into()),
+        ("ffff0018 00002320 0020000f 00000001 00040000 00000001", Nicira::MustBeZero.into()),
+        ("ffff0010 00002320 00250000 00000001", Nicira::MustBeZero.into()),
+        ("ffff0010 00002320 00150000 00000001", Nicira::MustBeZero.into()),
+        ("ffff0020 4f4e4600 0c800000 00100000 00000000 00010004 00010204 00000001", Nicira::MustBeZero.into()),
+        ("ffff0018 00002320 00060010 00000000 00010004 00017e04", BadMatch::BadField.into()),
+    ];
+    for (action, expected) in with_errors_of_others {
+        assert_eq!(refused(&hex(action)), expected, "{action}");
+    }
+    // Room for more ports and controllers than there are, and a port to set by Nicira's action.
+    for action in [
+        "ffff0030 00002320 000c0001 00000000 00000002 00010000 00000000 00000000 00010000 00000000 00000000 00000000",
+        "ffff0018 00002320 00150000 00000000 00000000 00000000",
+        "ffff0018 00002320 00218000 00040000 00010000 00000000",
+    ] {
+        assert!(decode(&flow_mod(&[], &apply_of(&hex(action)))).is_ok(), "{action}");
     }
     for clause in ["0201", "0041", "0302"] {
         assert_eq!(refused(&hex(&format!("ffff0010 00002320 0022 {clause} 00000001"))), Nicira::BadConjunction.into());

@@ -1,9 +1,11 @@
 //! The codec against itself, against hostile bytes and against `ovs-ofctl`.
 
+pub(super) mod differential;
 pub(super) mod generate;
-mod hostile;
+pub(super) mod hostile;
 pub(super) mod ofctl;
 mod round_trip;
+pub(super) mod text;
 
 use super::*;
 use datapath::key::{Field, FieldRange, Match};

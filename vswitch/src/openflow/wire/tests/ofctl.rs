@@ -24,6 +24,56 @@ pub fn print(stream: Vec<u8>) -> Option<String> {
     Some(String::from_utf8(output.stdout).unwrap())
 }
 
+/// What `ovs-ofctl` says with these arguments to these lines of input. `None`, loudly, if it is not installed.
+pub fn ofctl(args: &[&str], input: String) -> Option<String> {
+    let mut command = Command::new("ovs-ofctl");
+    command.args(["-voff"]).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let Ok(mut child) = command.spawn() else {
+        eprintln!("SKIPPED: ovs-ofctl is not installed (Debian package openvswitch-common), so nothing was compared with it");
+        return None;
+    };
+    let mut stdin = child.stdin.take().unwrap();
+    let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap().unwrap();
+    Some(String::from_utf8(output.stdout).unwrap())
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Many of what a strategy makes, the same in each run.
+pub fn many<T>(count: usize, strategy: impl Strategy<Value = T>) -> Vec<T> {
+    let mut runner = TestRunner::deterministic();
+    (0..count).map(|_| strategy.new_tree(&mut runner).unwrap().current()).collect()
+}
+
+/// What `ovs-ofctl` reads in a list of actions: as text, and the bytes that it would write; or the error.
+pub type ReadActions = Result<(String, Vec<u8>), String>;
+
+pub fn read_actions(version: &str, lists: &[Vec<u8>]) -> Option<Vec<ReadActions>> {
+    let output = ofctl(&["parse-actions", version], lists.iter().map(|bytes| text(bytes) + "\n").collect())?;
+    let mut lines = output.lines();
+    let read = lists.iter().map(|bytes| {
+        let said = lines.next().unwrap();
+        // Which bytes are others when it is written again, or are not there.
+        let mut theirs: Vec<Option<u8>> = bytes.iter().copied().map(Some).collect();
+        for line in lines.by_ref().take_while(|line| !line.is_empty()) {
+            let (at, change) = line.trim().split_once(':').unwrap();
+            let (_, to) = change.split_once("->").unwrap();
+            let (at, to) = (at.parse::<usize>().unwrap(), u8::from_str_radix(to.trim(), 16).ok());
+            theirs.resize(theirs.len().max(at + 1), None);
+            theirs[at] = to;
+        }
+        match said.strip_prefix(&format!("bad {version} actions: ")) {
+            Some(error) => Err(error.to_owned()),
+            None => Ok((said.to_owned(), theirs.into_iter().flatten().collect())),
+        }
+    });
+    Some(read.collect())
+}
+
 #[test]
 fn every_message_is_read_as_it_was_meant() {
     let mut stream = Vec::new();

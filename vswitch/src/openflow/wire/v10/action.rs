@@ -2,7 +2,7 @@
 
 use super::super::action::MAX_DEPTH;
 use super::super::bytes::{Put, Reader};
-use super::super::error::{BadAction, ErrorCode};
+use super::super::error::{BadAction, ErrorCode, Nicira};
 use super::super::nicira::{self, NICIRA};
 use super::port::{is_ordinary, narrow, widen};
 use datapath::key::{Field, FieldRange, Match, vlan};
@@ -95,7 +95,7 @@ fn decode(mut reader: Reader, matching: &Match, depth: usize) -> Result<Decoded,
                 if body.u32()? != NICIRA {
                     return Err(BadAction::BadExperimenter.into());
                 }
-                match decode_write_metadata(&mut body)? {
+                match decode_write_metadata(&mut body, depth)? {
                     Some(metadata) => decoded.metadata = Some(metadata),
                     None => decoded
                         .actions
@@ -109,13 +109,13 @@ fn decode(mut reader: Reader, matching: &Match, depth: usize) -> Result<Decoded,
     Ok(decoded)
 }
 
-/// Reads the value and mask of NXAST_WRITE_METADATA, if it is that.
-fn decode_write_metadata(body: &mut Reader) -> Result<Option<(u64, u64)>, ErrorCode> {
+/// Reads the value and mask of NXAST_WRITE_METADATA, if it is that, and is not in a clone: there it is none of the actions.
+fn decode_write_metadata(body: &mut Reader, depth: usize) -> Result<Option<(u64, u64)>, ErrorCode> {
     let mut rest = *body;
-    if rest.u16()? != WRITE_METADATA {
+    if rest.u16()? != WRITE_METADATA || depth > 0 {
         return Ok(None);
     }
-    rest.skip(6)?;
+    rest.zeros(6, Nicira::MustBeZero)?;
     let metadata = (rest.u64()?, rest.u64()?);
     *body = rest;
     Ok(Some(metadata))

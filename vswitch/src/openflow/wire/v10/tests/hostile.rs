@@ -1,8 +1,71 @@
 //! Messages of OpenFlow 1.0 that are too short, too long, of a wrong type or simply noise.
 
 use super::super::super::error::*;
+use super::super::super::tests::hostile::kinds_without_sample;
+use super::super::{STATS_REPLY, STATS_REQUEST, VENDOR};
 use super::*;
 use proptest::prelude::*;
+
+#[test]
+fn every_kind_of_message_has_a_sample() {
+    let [dialect, ..] = dialects();
+    // Those that OpenFlow 1.0 does not have.
+    let others = [
+        "GroupMod",
+        "TableMod",
+        "GetAsyncRequest",
+        "GetAsyncReply",
+        "MeterMod",
+        "BundleControl",
+        "BundleAdd",
+        "request Group",
+        "request GroupDesc",
+        "request GroupFeatures",
+        "request Meter",
+        "request MeterConfig",
+        "request MeterFeatures",
+        "request TableFeatures",
+        "reply Group",
+        "reply GroupDesc",
+        "reply GroupFeatures",
+        "reply Meter",
+        "reply MeterConfig",
+        "reply MeterFeatures",
+        "reply TableFeatures",
+    ];
+    assert_eq!(kinds_without_sample(&samples(&dialect)), others);
+}
+
+#[test]
+fn a_message_of_a_type_that_is_unknown_is_refused_as_that() {
+    for dialect in dialects() {
+        for sample in samples(&dialect) {
+            let whole = bytes(&dialect, &sample, 1);
+            let with = |at: usize, value: &[u8]| {
+                let mut message = whole.clone();
+                message[at..at + value.len()].copy_from_slice(value);
+                decode(&dialect, &message).expect_err("it has another type")
+            };
+            assert_eq!(with(1, &[22]), BadRequest::BadType.into(), "{sample:?}");
+            if !matches!(sample, Message::Hello(_) | Message::Error(_)) {
+                assert_eq!(with(0, &[4]), BadRequest::BadVersion.into(), "{sample:?}");
+            }
+            let vendor = match whole[1] {
+                VENDOR => 8,
+                STATS_REQUEST | STATS_REPLY => {
+                    assert_eq!(with(8, &[0, 99]), BadRequest::BadMultipart.into(), "{sample:?}");
+                    if whole[8..10] != [0xff, 0xff] {
+                        continue;
+                    }
+                    12
+                }
+                _ => continue,
+            };
+            assert_eq!(with(vendor, &[0, 0, 0x23, 0x21]), BadRequest::BadExperimenter.into(), "{sample:?}");
+            assert_eq!(with(vendor + 4, &[0, 0, 0, 99]), BadRequest::BadExpType.into(), "{sample:?}");
+        }
+    }
+}
 
 #[test]
 fn a_message_cut_anywhere_is_read_or_refused_but_never_more_than_it_was() {

@@ -1,42 +1,13 @@
 //! OpenFlow 1.0 as `ovs-ofctl` reads and writes it.
 
-use std::io::Write;
-use std::process::{Command, Stdio};
-
 use super::super::super::bytes::Reader;
 use super::super::super::tests::generate::matches;
-use super::super::super::tests::ofctl::print;
+use super::super::super::tests::ofctl::{many, ofctl, print, read_actions, text};
+use super::super::super::tests::text::error_name;
 use super::super::{action, matching};
 use super::round_trip::{actions, standard_matches};
 use super::*;
 use proptest::prelude::{Strategy, any};
-use proptest::strategy::ValueTree;
-use proptest::test_runner::TestRunner;
-
-/// What `ovs-ofctl` says with these arguments to these lines of input. `None`, loudly, if it is not installed.
-fn ofctl(args: &[&str], input: String) -> Option<String> {
-    let mut command = Command::new("ovs-ofctl");
-    command.args(["-voff"]).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let Ok(mut child) = command.spawn() else {
-        eprintln!("SKIPPED: ovs-ofctl is not installed (Debian package openvswitch-common), so nothing was compared with it");
-        return None;
-    };
-    let mut stdin = child.stdin.take().unwrap();
-    let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
-    let output = child.wait_with_output().unwrap();
-    writer.join().unwrap().unwrap();
-    Some(String::from_utf8(output.stdout).unwrap())
-}
-
-fn text(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Many of what a strategy makes, the same in each run.
-fn many<T>(count: usize, strategy: impl Strategy<Value = T>) -> Vec<T> {
-    let mut runner = TestRunner::deterministic();
-    (0..count).map(|_| strategy.new_tree(&mut runner).unwrap().current()).collect()
-}
 
 #[test]
 fn every_message_is_read_as_it_was_meant() {
@@ -53,65 +24,12 @@ fn every_message_is_read_as_it_was_meant() {
     assert_eq!(text.lines().count(), expected.lines().count());
 }
 
-/// What Open vSwitch calls an error.
-fn name(error: ErrorCode) -> String {
-    let debug = format!("{error:?}");
-    let (kind, code) = debug.strip_suffix(')').unwrap().split_once('(').unwrap();
-    let prefix = match kind {
-        "HelloFailed" => "OFPHFC",
-        "BadRequest" => "OFPBRC",
-        "BadAction" => "OFPBAC",
-        "BadInstruction" => "OFPBIC",
-        "BadMatch" => "OFPBMC",
-        "FlowModFailed" => "OFPFMFC",
-        "GroupModFailed" => "OFPGMFC",
-        "PortModFailed" => "OFPPMFC",
-        "TableModFailed" => "OFPTMFC",
-        "QueueOpFailed" => "OFPQOFC",
-        "SwitchConfigFailed" => "OFPSCFC",
-        "RoleRequestFailed" => "OFPRRFC",
-        "MeterModFailed" => "OFPMMFC",
-        "TableFeaturesFailed" => "OFPTFFC",
-        "BundleFailed" => "OFPBFC",
-        _ => "",
-    };
-    let mut words = String::new();
-    for letter in code.chars() {
-        if letter.is_uppercase() {
-            words.push('_');
-        }
-        words.extend(letter.to_uppercase());
-    }
-    // Where names are others there.
-    match format!("{prefix}{words}").as_str() {
-        "OFPBRC_BAD_MULTIPART" => "OFPBRC_BAD_STAT".into(),
-        "OFPBRC_BAD_EXPERIMENTER" => "OFPBRC_BAD_VENDOR".into(),
-        "OFPBRC_BAD_EXP_TYPE" => "OFPBRC_BAD_SUBTYPE".into(),
-        "OFPBRC_IS_SLAVE" => "OFPBRC_IS_SECONDARY".into(),
-        "OFPBAC_BAD_EXPERIMENTER" => "OFPBAC_BAD_VENDOR".into(),
-        "OFPBAC_BAD_EXP_TYPE" => "OFPBAC_BAD_VENDOR_TYPE".into(),
-        "OFPTFFC_BAD_TYPE" => "OFPBPC_BAD_TYPE".into(),
-        "OFPTFFC_BAD_LEN" => "OFPBPC_BAD_LEN".into(),
-        "OFPTFFC_BAD_ARGUMENT" => "OFPBPC_BAD_VALUE".into(),
-        "_MUST_BE_ZERO" => "NXBRC_MUST_BE_ZERO".into(),
-        "_MONITOR_EXISTS" => "OFPMOFC_MONITOR_EXISTS".into(),
-        "_BAD_MONITOR_FLAGS" => "OFPMOFC_BAD_FLAGS".into(),
-        "_UNKNOWN_MONITOR" => "OFPMOFC_UNKNOWN_MONITOR".into(),
-        "_BAD_EVENT" => "NXBRC_FM_BAD_EVENT".into(),
-        "_BAD_CONJUNCTION" => "NXBAC_BAD_CONJUNCTION".into(),
-        "_RESUME_NOT_SUPPORTED" => "NXR_NOT_SUPPORTED".into(),
-        "_DUP_INST" => "OFPBIC_DUP_INST".into(),
-        "_MULTIPART_REQUEST_TIMEOUT" => "OFPBRC_MULTIPART_REQUEST_TIMEOUT".into(),
-        name => name.into(),
-    }
-}
-
 #[test]
 fn every_error_is_written_as_open_vswitch_writes_it() {
     let [dialect, ..] = dialects();
     let request = bytes(&dialect, &Message::FeaturesRequest, 9);
     for error in ErrorCode::ALL {
-        let Some(dump) = ofctl(&["encode-error-reply", &name(*error), &text(&request)], String::new()) else { return };
+        let Some(dump) = ofctl(&["encode-error-reply", &error_name(*error), &text(&request)], String::new()) else { return };
         // A hex dump: the offset, the bytes, and their characters if they are all printable.
         let theirs: Vec<u8> = dump.lines().flat_map(|line| hex(&line[8..line.len().min(58)].replace('-', " "))).collect();
         assert_eq!(text(&theirs), text(&bytes(&dialect, &Message::Error(Error::new(*error, &request)), 9)), "{error:?}: {dump}");
@@ -165,31 +83,6 @@ fn random_structs_of_twelve_fields_are_read_alike() {
     assert!(compared > 7_000 && impossible < 3_000 && lines.next().is_none(), "{compared} {impossible}");
 }
 
-/// What `ovs-ofctl` reads in a list of actions: as text, and the bytes that it would write; or the error.
-type ReadActions = Result<(String, Vec<u8>), String>;
-
-fn read_actions(lists: &[Vec<u8>]) -> Option<Vec<ReadActions>> {
-    let output = ofctl(&["parse-actions", "OpenFlow10"], lists.iter().map(|bytes| text(bytes) + "\n").collect())?;
-    let mut lines = output.lines();
-    let read = lists.iter().map(|bytes| {
-        let said = lines.next().unwrap();
-        // Which bytes are others when it is written again, or are not there.
-        let mut theirs: Vec<Option<u8>> = bytes.iter().copied().map(Some).collect();
-        for line in lines.by_ref().take_while(|line| !line.is_empty()) {
-            let (at, change) = line.trim().split_once(':').unwrap();
-            let (_, to) = change.split_once("->").unwrap();
-            let (at, to) = (at.parse::<usize>().unwrap(), u8::from_str_radix(to.trim(), 16).ok());
-            theirs.resize(theirs.len().max(at + 1), None);
-            theirs[at] = to;
-        }
-        match said.strip_prefix("bad OpenFlow10 actions: ") {
-            Some(error) => Err(error.to_owned()),
-            None => Ok((said.to_owned(), theirs.into_iter().flatten().collect())),
-        }
-    });
-    Some(read.collect())
-}
-
 /// What Open vSwitch takes and this switch does not: actions and fields that are not there, values that do not fit, and fewer controllers than there is room for.
 const NOT_HERE: [&str; 6] = ["fin_", "NXM_NX_TUN_", "ct_clear", "set_mpls_", "learn(", "dec_ttl()"];
 
@@ -206,7 +99,7 @@ fn random_actions_are_read_and_written_alike() {
         out
     });
     let lists: Vec<_> = many(20_000, random).into_iter().filter(|bytes| !bytes.is_empty()).collect();
-    let Some(all_theirs) = read_actions(&lists) else { return };
+    let Some(all_theirs) = read_actions("OpenFlow10", &lists) else { return };
     let (mut alike, mut paddings, mut others) = (0, Vec::new(), 0);
     for (bytes, theirs) in lists.iter().zip(all_theirs) {
         let ours = action::decode_actions(Reader::new(bytes, BadAction::BadLen)).map(|read| {
@@ -219,7 +112,7 @@ fn random_actions_are_read_and_written_alike() {
                 assert_eq!(text(&ours), text(&theirs), "{said}");
                 alike += 1;
             }
-            (Err(ours), Err(error)) if name(ours) == error => alike += 1,
+            (Err(ours), Err(error)) if error_name(ours) == error => alike += 1,
             // Nicira's actions have more faults than errors.
             (Err(_), Err(_)) => others += 1,
             (Ok(ours), Err(error)) => {
@@ -227,14 +120,14 @@ fn random_actions_are_read_and_written_alike() {
                 paddings.push(ours);
             }
             (Err(ours), Ok((said, _))) => {
-                assert!(NOT_HERE.iter().any(|what| said.contains(what)), "{}: {said}", name(ours));
+                assert!(NOT_HERE.iter().any(|what| said.contains(what)), "{}: {said}", error_name(ours));
                 others += 1;
             }
         }
     }
     assert!(alike > 16_000 && others < 500, "{alike} {others}");
     // What only we have read differs in its padding: written by us, they read it.
-    for theirs in read_actions(&paddings).unwrap() {
+    for theirs in read_actions("OpenFlow10", &paddings).unwrap() {
         theirs.unwrap();
     }
 }
