@@ -3,8 +3,8 @@
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use datapath::tables::instruction::Instructions;
 use datapath::tables::FlowMod;
+use datapath::tables::instruction::Instructions;
 
 use super::peers::{Peer, flow_mod, to_controller};
 use super::*;
