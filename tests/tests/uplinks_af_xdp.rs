@@ -126,8 +126,10 @@ fn a_switch_that_is_killed_leaves_nothing_that_blocks_the_next() {
     traffic.pass(500, &mut a.guest, &mut b.guest);
     [&a, &b].into_iter().for_each(UplinkHost::check_account);
     drop((a, b));
-    let links = wire.run("ip", &["-d", "link"]);
-    assert!(!links.contains("xdp") && !links.contains("promiscuity 1"), "{links}");
+    until(PATIENCE, "the devices are the host's alone", || {
+        let links = wire.run("ip", &["-d", "link"]);
+        (!links.contains("xdp") && !links.contains("promiscuity 1")).then_some(())
+    });
 }
 
 #[test]
