@@ -31,4 +31,5 @@ pub mod small_switch;
 pub mod stats;
 pub mod switch;
 pub mod target;
+pub mod uplink;
 pub mod wheel;

@@ -105,10 +105,11 @@ pub fn queues(layout: &Layout, descriptors: Vec<OwnedFd>, port: PortNo, mtu: &Mt
         let rings = Rings::map(&fd, ring).map_err(failed)?;
         let socket = Arc::new(Socket::new(fd, umem.clone(), rings, ring, Arc::clone(&device)));
         let first = 2 * index * half;
+        let rx = rx::Rx::start(socket.clone(), port, first, layout.busy_poll).map_err(failed)?;
         made.push(Queue {
-            rx: Box::new(rx::Rx::start(socket.clone(), port, first, layout.busy_poll)),
+            kick: rx.kick(),
+            rx: Box::new(rx),
             tx: Box::new(tx::Tx::start(socket.clone(), mtu.clone(), first + half)),
-            kick: socket.descriptor(),
             watch: Some(Watch { how: layout.how, socket }),
         });
     }

@@ -30,7 +30,7 @@ pub struct Socket {
     pub tx_ours: AtomicU32,
     /// The kernel left frames in the transmit ring, since the device was busy.
     busy: AtomicBool,
-    fd: Arc<OwnedFd>,
+    fd: OwnedFd,
     /// What keeps the device in our service: closed with the last of its queues.
     _device: Arc<Vec<OwnedFd>>,
 }
@@ -64,12 +64,7 @@ impl Socket {
     /// The socket `fd`, whose rings of `size` entries are mapped.
     pub fn new(fd: OwnedFd, umem: Arc<Umem>, rings: Rings, size: u32, device: Arc<Vec<OwnedFd>>) -> Self {
         let (rx_ours, tx_ours) = (AtomicU32::new(size), AtomicU32::new(size));
-        Self { umem, rings, size, rx_ours, tx_ours, busy: AtomicBool::new(false), fd: Arc::new(fd), _device: device }
-    }
-
-    /// The descriptor, for whoever waits for frames.
-    pub fn descriptor(&self) -> Arc<OwnedFd> {
-        self.fd.clone()
+        Self { umem, rings, size, rx_ours, tx_ours, busy: AtomicBool::new(false), fd, _device: device }
     }
 
     /// Has the kernel send what is in the transmit ring, if it wants to be told.

@@ -5,6 +5,8 @@
 //!
 //! A frame longer than a chunk comes in several descriptors, which the kernel hands over together.
 
+use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,6 +14,7 @@ use datapath::drops::DropReason;
 use datapath::frame::{BATCH, Batch, ETHERNET_HEADER, FRAME_MAX, lend};
 use datapath::memory::prefetch;
 use datapath::port::{PortNo, RxQueue};
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::xdp::{XdpDesc, XdpDescOptions};
 use rustix::net::{RecvFlags, recv};
@@ -28,6 +31,9 @@ pub struct Rx {
     socket: Arc<Socket>,
     port: PortNo,
     busy_poll: bool,
+    /// Has the socket in it while we want to be notified. Elsewhere it would have the kernel notify, under a lock, of every few frames.
+    epoll: Arc<OwnedFd>,
+    armed: bool,
     /// How far the receive ring was read, and the fill ring written.
     taken: u32,
     filled: u32,
@@ -38,14 +44,20 @@ pub struct Rx {
 impl Rx {
     /// Takes a queue into service, and gives the kernel its chunks for receiving: as many as the rings have entries, from `first` on. With `busy_poll`, a look in
     /// vain has the device look, too.
-    pub fn start(socket: Arc<Socket>, port: PortNo, first: u64, busy_poll: bool) -> Self {
+    pub fn start(socket: Arc<Socket>, port: PortNo, first: u64, busy_poll: bool) -> io::Result<Self> {
+        let epoll = Arc::new(epoll::create(CreateFlags::CLOEXEC)?);
         let chunk_size = socket.umem.chunk_size() as u64;
         let held = (0..u64::from(socket.size)).map(|chunk| first + chunk * chunk_size).collect();
         let Rings { rx, fill, .. } = &socket.rings;
         let (taken, filled) = (rx.consumer(), fill.producer());
-        let mut rx = Self { socket, port, busy_poll, taken, filled, held };
+        let mut rx = Self { socket, port, busy_poll, epoll, armed: false, taken, filled, held };
         rx.give_back();
-        rx
+        Ok(rx)
+    }
+
+    /// Becomes readable with the next frame, while the queue is armed.
+    pub fn kick(&self) -> Arc<OwnedFd> {
+        self.epoll.clone()
     }
 
     /// Gives all chunks that we hold to the kernel.
@@ -109,12 +121,20 @@ impl RxQueue for Rx {
         self.socket.rings.rx.producer().wrapping_sub(self.taken) as usize
     }
 
-    /// The socket becomes readable with the next frame in any case.
     fn arm(&mut self) -> bool {
-        self.waiting() > 0 || self.socket.remind()
+        if !self.armed {
+            self.armed = epoll::add(&self.epoll, &*self.socket, EventData::new_u64(0), EventFlags::IN | EventFlags::ET).is_ok();
+        }
+        // Who can't be notified has to look.
+        !self.armed || self.waiting() > 0 || self.socket.remind()
     }
 
-    fn disarm(&mut self) {}
+    fn disarm(&mut self) {
+        if std::mem::take(&mut self.armed) {
+            // It is there, so this does not fail.
+            let _ = epoll::delete(&self.epoll, &*self.socket);
+        }
+    }
 }
 
 const NONE: XdpDesc = XdpDesc { addr: 0, len: 0, options: XdpDescOptions::empty() };
