@@ -96,7 +96,10 @@ pub fn counter(guest: &mut Guest, protocol: &str, name: &str) -> u64 {
 /// Runs iperf3 over TCP from `client` to `server` at `address`, or back with `-R` among the options. Returns received megabits per
 /// second.
 pub fn iperf(client: &mut Guest, server: &mut Guest, address: &str, options: &str) -> f64 {
-    server.run("pidof iperf3 || iperf3 -s -D >/dev/null");
+    // A server for each run: one that stays closes its socket between two runs, and resets who connects meanwhile.
+    server.run(
+        "while pidof iperf3; do usleep 10000; done; iperf3 -s -1 -D >/dev/null; until netstat -ltn | grep -q :5201; do usleep 10000; done",
+    );
     let report = client.run(&format!("iperf3 -J -c {address} {options}"));
     let report: serde_json::Value =
         serde_json::from_str(&report).unwrap_or_else(|error| panic!("iperf3 wrote no JSON ({error}):\n{report}"));

@@ -22,7 +22,8 @@ fn exchange(mode: &str, mtu: u16) {
         wait_for_answer(&mut a, address);
     }
     let size = format!("-s {} 10.0.0.2", mtu - 28);
-    assert_eq!(answers(&mut a, 50, &size), 50);
+    let answered = answers(&mut a, 50, &size);
+    assert_eq!(answered, 50, "what the switches dropped: {} {}", lab.ctl("a", &["drops"]), lab.ctl("b", &["drops"]));
     assert_eq!(counter(&mut b, "Ip", "ReasmReqds"), 0, "the frames came in fragments");
     for offloads in ["on", "off"] {
         for guest in [&mut a, &mut b] {
@@ -41,11 +42,8 @@ fn exchange(mode: &str, mtu: u16) {
 }
 
 #[test]
-fn guests_of_two_hosts_exchange_files_by_native_uplinks() {
+fn guests_of_two_hosts_exchange_files() {
+    // One after the other: four guests at once are many for a small machine.
     exchange("native", 1500);
-}
-
-#[test]
-fn guests_of_two_hosts_exchange_files_in_jumbo_frames_by_generic_uplinks() {
     exchange("generic", 9000);
 }

@@ -97,6 +97,30 @@ fn jumbo_frames_pass() {
     assert!(pings("8972").status.success());
 }
 
+/// The leg for guests without vhost-user. Another switch has the descriptor of the tap that is QEMU's otherwise.
+#[test]
+fn a_bridge_joins_the_switch_to_the_taps_of_others() {
+    let host = Namespace::new("host");
+    let ours = Switch::start_in(&host, &["--port", "leg=tap:leg0", "--port", "a=tap:t1"]);
+    let theirs = Switch::start_in(&host, &["--port", "guest=tap:qemu0", "--port", "b=tap:t2"]);
+    host.run("ip", &["link", "add", "br0", "type", "bridge"]);
+    host.run("ip", &["link", "set", "br0", "up"]);
+    ["leg0", "qemu0"].iter().for_each(|tap| drop(host.run("ip", &["link", "set", tap, "master", "br0"])));
+    let ends = [1, 2].map(|number| {
+        let end = Namespace::new(&format!("end{number}"));
+        host.give(&format!("t{number}"), &end);
+        end.address(&format!("t{number}"), &format!("10.0.0.{number}/24"));
+        end
+    });
+    let [a, b] = &ends;
+    transfer(a, b, "10.0.0.2".parse().expect("an address"), 8);
+    transfer(b, a, "10.0.0.1".parse().expect("an address"), 8);
+    let leg = ours.ctl_json(&["port", "show", "leg"]);
+    let number = |key: &str| leg[key].as_u64().expect("a number");
+    assert!(number("tx_bytes") / number("tx_frames") > 3000, "segments pass the bridge whole: {leg}");
+    drop(theirs);
+}
+
 #[test]
 fn a_host_and_a_guest_leave_checksums_to_each_other() {
     checksums("", "", 0);
