@@ -181,6 +181,8 @@ pub struct Batch {
     len: usize,
     loans: Loans,
     owned: Vec<Vec<u8>>,
+    /// The slots of the duplicates, in their order, and those of what they are duplicates of.
+    duplicates: Vec<(u16, u16)>,
     rejected: [u32; DropReason::COUNT],
 }
 
@@ -193,7 +195,14 @@ impl Default for Batch {
 impl Batch {
     /// An empty batch with room for [`BATCH`] frames.
     pub fn new() -> Self {
-        Self { frames: vec![Frame::empty(); BATCH], len: 0, loans: Loans::default(), owned: Vec::new(), rejected: [0; DropReason::COUNT] }
+        Self {
+            frames: vec![Frame::empty(); BATCH],
+            len: 0,
+            loans: Loans::default(),
+            owned: Vec::new(),
+            duplicates: Vec::new(),
+            rejected: [0; DropReason::COUNT],
+        }
     }
 
     /// Forgets all frames, all loans, and what was rejected.
@@ -207,6 +216,7 @@ impl Batch {
         self.len = 0;
         self.loans.clear();
         self.owned.clear();
+        self.duplicates.clear();
     }
 
     /// The number of frames, duplicates included.
@@ -314,7 +324,14 @@ impl Batch {
             self.frames[self.len] = copy;
         }
         self.len += 1;
-        (self.len - 1) as u16
+        let duplicate = (self.len - 1) as u16;
+        self.duplicates.push((duplicate, self.origin(slot)));
+        duplicate
+    }
+
+    /// The slot of the frame that came in which the one in `slot` is, or is a duplicate of.
+    pub fn origin(&self, slot: u16) -> u16 {
+        self.duplicates.binary_search_by_key(&slot, |(duplicate, _)| *duplicate).map_or(slot, |at| self.duplicates[at].1)
     }
 
     /// The part of a frame beyond its head, as it lies with its sender.
@@ -406,6 +423,8 @@ mod tests {
         assert_eq!(batch.frame(slot).head(), &bytes[..HEAD_MAX]);
         assert_eq!(batch.to_vec(slot, usize::MAX), bytes);
         let twin = batch.duplicate(slot);
+        let third = batch.duplicate(twin);
+        assert_eq!([slot, twin, third].map(|slot| batch.origin(slot)), [slot; 3]);
         batch.frame_mut(twin).head_mut()[0] = 0xff;
         assert_eq!(batch.to_vec(slot, usize::MAX), bytes);
         assert_eq!(batch.to_vec(twin, 2), [0xff, 1]);

@@ -11,6 +11,7 @@
 //! worker's time as another.
 
 mod inputs;
+mod too_big;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::Nanos;
 use crate::action::{Controllers, Outcome, OutputSets, Resume, Whole, execute, route};
 use crate::cache::{CacheLimits, CachedFlow, FlowCache, FlowId, Found, Seen};
-use crate::drops::DropReason;
+use crate::drops::{DropReason, TxDrop};
 use crate::frame::{BATCH, Batch, Frame, Offload};
 use crate::key::{self, FlowKey};
 use crate::port::{PortNo, RxQueue, Share};
@@ -27,6 +28,7 @@ use crate::tables::instruction::OfActions;
 use crate::tables::{PortStripe, Tables};
 use crate::translate::{Continuation, RESUMES_MAX, Scratch, translate_actions};
 use inputs::Inputs;
+use too_big::{Refused, TooBig};
 
 /// The frames that a queue must have for a breath to be deep.
 const DEEP: usize = 4 * BATCH;
@@ -163,6 +165,7 @@ impl Worker {
                 unknown: 0,
                 last: None,
                 until_audit: AUDIT_EVERY,
+                too_big: TooBig::new(),
                 stats: WorkerStats::default(),
             },
         }
@@ -315,6 +318,7 @@ struct Engine {
     /// The current megaflow of the frame before, if there is one.
     last: Option<FlowId>,
     until_audit: u32,
+    too_big: TooBig,
     stats: WorkerStats,
 }
 
@@ -347,7 +351,7 @@ impl Engine {
                     accounts.count(outcome, 1);
                 }
                 self.last = None;
-                self.transmit(batch, tables);
+                self.transmit(batch, tables, now);
             }
             _ => accounts.count(Outcome::Dropped(DropReason::PortDown), count as u64),
         }
@@ -460,34 +464,46 @@ impl Engine {
     }
 
     /// Gives every output its frames.
-    fn transmit(&mut self, batch: &Batch, tables: &Tables) {
-        for (number, queue, slots) in self.outputs.iter() {
+    fn transmit(&mut self, batch: &Batch, tables: &Tables, now: Nanos) {
+        let Self { share, outputs, keys, continuing, too_big, .. } = self;
+        for (number, queue, slots) in outputs.iter() {
             let Some(port) = tables.ports().get(number) else {
                 debug_assert!(false, "a translation outputs only to ports of its own snapshot");
                 continue;
             };
-            let sent = port.output.transmit(self.share, batch, slots);
-            port.counters.stripe(self.share.worker).transmitted(queue, &sent);
+            let sent = port.output.transmit(*share, batch, slots);
+            port.counters.stripe(share.worker).transmitted(queue, &sent);
+            if port.icmp_too_big && sent.drops[TxDrop::TooLong as usize] != 0 {
+                let key = |slot: u16| &keys[leader(*continuing, slot)];
+                too_big.answer(&Refused { batch, slots, port, key }, tables, *share, now);
+            }
         }
-        self.outputs.clear();
+        outputs.clear();
     }
 
     fn inject(&mut self, batch: &mut Batch, slot: u16, actions: &OfActions, tables: &Tables, now: Nanos) {
-        let mut key = FlowKey::ZERO;
-        if !key::extract_frame(batch.frame_mut(slot), &mut key) {
+        let Self { cache, stats, outputs, controllers, keys, .. } = self;
+        self.continuing = 0;
+        let key = &mut keys[usize::from(slot)];
+        if !key::extract_frame(batch.frame_mut(slot), key) {
             return;
         }
-        batch.frame_mut(slot).hash = key::spread(&key);
+        batch.frame_mut(slot).hash = key::spread(key);
         let mut scratch = Scratch::default();
-        let translation = translate_actions(tables, actions, &key, now, &mut scratch);
+        let translation = translate_actions(tables, actions, key, now, &mut scratch);
         translation.effects.credit(tables, 1, batch.frame(slot).len() as u64, now);
-        let Self { cache, stats, outputs, controllers, .. } = self;
         let in_port = batch.frame(slot).in_port;
         scratch.said.learned.iter().for_each(|rule| controllers.learn(in_port, rule));
         let mut resumer = Resumer { cache, stats, tables, now, bytes: batch.frame(slot).len(), left: RESUMES_MAX };
         execute(&translation.actions, translation.reason, slot, batch, outputs, &mut **controllers, &mut resumer);
-        self.transmit(batch, tables);
+        self.transmit(batch, tables, now);
     }
+}
+
+/// The slot of the frame whose key the one in `slot` has, given those that have the key of the one before them.
+fn leader(continuing: u32, slot: u16) -> usize {
+    let leaders = !continuing & u32::MAX >> (31 - slot);
+    leaders.checked_ilog2().unwrap_or(0) as usize
 }
 
 /// Goes on with frames whose translation was frozen: looks them up as any other, by what they are now and what they go on with.

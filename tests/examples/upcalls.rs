@@ -180,6 +180,7 @@ fn main() {
             link_up: no == 2,
             speed: None,
             mtu: 1500,
+            icmp_too_big: false,
             vlan: VlanMode::default(),
             output,
             counters: counters.clone(),

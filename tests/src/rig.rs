@@ -42,6 +42,7 @@ impl Rig {
                 link_up: true,
                 speed: None,
                 mtu: 1500,
+                icmp_too_big: false,
                 vlan: vlan(number),
                 output: ports.output(number as usize - 1),
                 counters: Arc::new(PortCounters::new(workers)),

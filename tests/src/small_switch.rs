@@ -63,6 +63,7 @@ impl SmallSwitch {
                 link_up: true,
                 speed: None,
                 mtu: 1500,
+                icmp_too_big: false,
                 vlan: vlan_of(number),
                 output: Arc::new(dummy.clone()),
                 counters: Arc::new(PortCounters::new(1)),

@@ -54,6 +54,7 @@ impl World {
                 link_up: true,
                 speed: None,
                 mtu: 1500,
+                icmp_too_big: false,
                 vlan: vlan_of(number),
                 output: Arc::new(port.clone()),
                 counters: Arc::new(PortCounters::new(1)),

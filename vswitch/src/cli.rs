@@ -36,7 +36,7 @@ pub struct RunArgs {
     pub config: Option<PathBuf>,
     /// Add a port, NAME=vhost-user:SOCKET[,client], NAME=tap:DEVICE[,persistent] or
     /// NAME=af-xdp:DEVICE[,mode=native|generic][,zero-copy=auto|on|off][,steal=all|none|mac=ADDRESS], each with
-    /// [,queues=N][,mtu=N][,vlan=N][,trunk=A-B][,ofport=N|local]
+    /// [,queues=N][,mtu=N][,icmp-too-big][,vlan=N][,trunk=A-B][,ofport=N|local]
     #[arg(long = "port", value_name = "NAME=SPEC", value_parser = parse_port)]
     pub ports: Vec<(Name, PortSpec)>,
     /// Listen for OpenFlow, ptcp:[PORT][:ADDRESS], pssl:[PORT][:ADDRESS] or punix:FILE [default: punix:RUN_DIR/SWITCH.mgmt]

@@ -195,6 +195,7 @@ fn port_text(port: &PortDetails) -> String {
     rows.insert(3, (attached.2, if port.connected { "yes" } else { "no" }.to_owned()));
     rows.insert(3, (attached.0, attached.1));
     rows.extend(summary.link_speed.map(|speed| ("link speed", format!("{speed} Mbit/s"))));
+    rows.extend(port.icmp_too_big.then(|| ("too long", "answered by ICMP".to_owned())));
     rows.extend(summary.link_mtu.map(|mtu| ("link MTU", mtu.to_string())));
     if let Some(af_xdp) = &port.af_xdp {
         let copies = if af_xdp.zero_copy { "zero-copy" } else { "copying" };

@@ -115,6 +115,9 @@ pub struct PortDetails {
     pub queues: u16,
     /// The MTU that the operator gave.
     pub mtu: Option<u16>,
+    /// Whether who sends it a packet longer than its MTU is told so, by ICMP.
+    #[serde(default)]
+    pub icmp_too_big: bool,
     /// `all`, `access 10`, `trunk 10-20,30` or `trunk 10-20,30 native 5`.
     pub vlan: String,
     /// Its Ethernet address for OpenFlow.

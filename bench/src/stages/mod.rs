@@ -267,6 +267,7 @@ impl Loaded {
                 link_up: true,
                 speed: None,
                 mtu: 1500,
+                icmp_too_big: false,
                 vlan: VlanMode::default(),
                 output,
                 counters: Arc::new(PortCounters::new(1)),

@@ -102,8 +102,7 @@ impl Accepts {
         let frame = batch.frame(slot);
         // The frame may have been changed since its headers were checked.
         let headers = Headers::of(frame.head(), &frame.offload).ok_or(TxDrop::Offload)?;
-        let payload = frame.len().saturating_sub(headers.end).min(segmentation.size.into());
-        let packet = headers.end - network(frame).min(headers.network) + payload;
+        let packet = longest_segment(frame, &headers, segmentation);
         if packet > self.mtu {
             return Err(TxDrop::TooLong);
         }
@@ -131,6 +130,20 @@ impl Accepts {
         }
         Ok(())
     }
+}
+
+/// How long the packet in a frame is, from its layer 3 header on; of a frame that is to be segmented, the longest that is made of it. It is what must not be
+/// longer than [`Accepts::mtu`]. `None` for a frame that can't be segmented as it is to be.
+pub fn packet_len(frame: &Frame) -> Option<usize> {
+    match &frame.offload.segmentation {
+        None => Some(frame.len().saturating_sub(network(frame))),
+        Some(segmentation) => Headers::of(frame.head(), &frame.offload).map(|headers| longest_segment(frame, &headers, segmentation)),
+    }
+}
+
+fn longest_segment(frame: &Frame, headers: &Headers, segmentation: &Segmentation) -> usize {
+    let payload = frame.len().saturating_sub(headers.end).min(segmentation.size.into());
+    headers.end - network(frame).min(headers.network) + payload
 }
 
 /// Where a frame's layer 3 begins.

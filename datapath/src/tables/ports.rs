@@ -23,6 +23,8 @@ pub struct Port {
     pub speed: Option<u32>,
     /// The most bytes behind the Ethernet header of a frame.
     pub mtu: u16,
+    /// Whether who sends it a longer packet is told so, by ICMP.
+    pub icmp_too_big: bool,
     /// How it carries VLANs in the learning switch (NORMAL).
     pub vlan: VlanMode,
     /// Where its frames go.

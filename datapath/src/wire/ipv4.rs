@@ -26,6 +26,8 @@ view! {
     }
 }
 
+/// In `flags_offset`: not to be fragmented.
+pub const DONT_FRAGMENT: u16 = 0x4000;
 /// In `flags_offset`: more fragments follow.
 pub const MORE_FRAGMENTS: u16 = 0x2000;
 /// In `flags_offset`: the offset.

@@ -26,6 +26,7 @@ impl Rig {
                 link_up: true,
                 speed: None,
                 mtu: 1500,
+                icmp_too_big: false,
                 vlan: VlanMode::Trunk { vlans: VlanSet::all(), native: None },
                 output: Arc::new(port.clone()),
                 counters: Arc::new(PortCounters::new(1)),
@@ -296,4 +297,65 @@ fn a_frame_goes_on_only_so_often() {
     // The port pays for its translations with breaths.
     while rig.worker.breathe(0) == 0 {}
     assert_eq!(rig.worker.stats().resumed, 15 + RESUMES_MAX as u64);
+}
+
+/// A frame that is too long for its output is dropped there, and its sender told where it came in, in the tags that it came in with.
+#[test]
+fn a_packet_too_long_for_a_port_is_answered_if_the_port_says_so() {
+    use crate::drops::TxDrop;
+    use etherparse::{PacketBuilder, SlicedPacket, TransportSlice, VlanId};
+    /// A port that sends nothing: all is too long for it.
+    struct Narrow;
+    impl crate::port::Output for Narrow {
+        fn transmit(&self, _: Share, _: &Batch, slots: &[u16]) -> crate::port::Transmitted {
+            let mut transmitted = crate::port::Transmitted::default();
+            slots.iter().for_each(|_| transmitted.dropped(TxDrop::TooLong));
+            transmitted
+        }
+    }
+    let tagged = |len| {
+        let mut frame = Vec::new();
+        let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]).single_vlan(VlanId::try_new(10).expect("an id"));
+        builder.ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64).udp(1, 2).write(&mut frame, &vec![7; len]).expect("a vector takes all");
+        frame
+    };
+    for icmp_too_big in [false, true] {
+        let mut rig = Rig::new(3, CacheLimits::default());
+        let port = rig.draft.remove_port(PortNo(2)).expect("it is there");
+        rig.draft.add_port(Port { icmp_too_big, mtu: 1300, output: Arc::new(Narrow), ..Port::clone(&port) }).expect("it is gone");
+        // The first copy is as it came in, the other a duplicate without the tag.
+        let apply = [output(3), vec![OfAction::PopVlan], output(2)].concat();
+        rig.rule(Match::ANY.with(Field::VlanVid, 0x100a), apply);
+        rig.ports[0].offer(&tagged(1272));
+        rig.ports[0].offer(&tagged(1273));
+        rig.worker.breathe(0);
+        let totals = |number| rig.draft.ports().get(PortNo(number)).expect("it is there").counters.totals();
+        assert_eq!((totals(1).rx_frames, totals(1).forwarded, totals(2).tx_drops[TxDrop::TooLong as usize]), (2, 2, 2));
+        assert_eq!((totals(2).tx_frames, totals(3).tx_frames, rig.ports[2].take().len()), (0, 2, 2));
+        let answers = rig.ports[0].take();
+        assert_eq!((answers.len(), totals(1).tx_frames), (usize::from(icmp_too_big), u64::from(icmp_too_big)));
+        for answer in &answers {
+            assert_eq!(
+                (answer.len() as u64, &answer[..16]),
+                (totals(1).tx_bytes, &[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x81, 0, 0, 10][..])
+            );
+            let Ok(SlicedPacket { transport: Some(TransportSlice::Icmpv4(icmp)), .. }) = SlicedPacket::from_ethernet(answer) else {
+                panic!("no ICMP message: {answer:02x?}");
+            };
+            assert_eq!((icmp.type_u8(), icmp.code_u8(), icmp.bytes5to8()), (3, 4, [0, 0, 5, 20]));
+        }
+        // One that a controller sends in the name of a port is answered there, too; its own are not.
+        for (in_port, answers) in [(PortNo(1), usize::from(icmp_too_big)), (PortNo::CONTROLLER, 0)] {
+            rig.worker.inject(in_port, &tagged(1400), &output(2).into(), 7);
+            assert_eq!(rig.ports[0].take().len(), answers, "{in_port}");
+        }
+    }
+}
+
+#[test]
+fn frames_that_continue_have_the_key_of_the_one_before() {
+    let leaders = |continuing: u32| (0..32).map(|slot| leader(continuing, slot)).collect::<Vec<_>>();
+    assert_eq!(leaders(0), (0..32).collect::<Vec<_>>());
+    assert_eq!(leaders(!1), [0; 32]);
+    assert_eq!(leaders(0b1_0110)[..6], [0, 0, 0, 3, 3, 5]);
 }

@@ -101,13 +101,17 @@ impl VhostUser {
             return Err(SpecError::NoSocket);
         }
         let mut client = None;
-        let known = "client, queues=N, mtu=N, vlan=N, trunk=A-B and ofport=N";
+        let known = "client, queues=N, mtu=N, icmp-too-big, vlan=N, trunk=A-B and ofport=N";
         let common = Common::parse(options, Self::WORD, known, |word, value| match (word, value) {
             ("client", None) => once("client", &mut client, ()).map(|()| true),
             _ => Ok(false),
         })?;
         let role = if client.is_some() { Role::Client } else { Role::Server };
+        // A guest whose port has no MTU is sent what its buffers take.
         let (queues, mtu) = (common.queues(), common.mtu);
+        if common.icmp_too_big() && mtu.is_none() {
+            return Err(SpecError::NoMtu);
+        }
         Ok(common.spec(PortKind::VhostUser(Self { socket: socket.into(), role, queues, mtu })))
     }
 }
@@ -120,7 +124,8 @@ impl AfXdp {
     pub(super) fn parse<'a>(device: &str, options: impl Iterator<Item = &'a str>) -> Result<PortSpec, SpecError> {
         let device = DeviceName::parse(device, "af-xdp:DEVICE")?;
         let (mut mode, mut zero_copy, mut steal, mut busy_poll) = (None, None, None, None);
-        let known = "queues=N, mode=native|generic, zero-copy=auto|on|off, steal=all|none|mac=ADDRESS, busy-poll, mtu=N, vlan=N, trunk=A-B and ofport=N";
+        let known = "queues=N, mode=native|generic, zero-copy=auto|on|off, steal=all|none|mac=ADDRESS, busy-poll, \
+                     mtu=N, icmp-too-big, vlan=N, trunk=A-B and ofport=N";
         let common = Common::parse(options, Self::WORD, known, |word, value| {
             match (word, value) {
                 ("mode", Some(value)) => {
@@ -160,7 +165,7 @@ impl Tap {
     pub(super) fn parse<'a>(name: &str, options: impl Iterator<Item = &'a str>) -> Result<PortSpec, SpecError> {
         let name = DeviceName::parse(name, "tap:NAME")?;
         let mut persistent = None;
-        let known = "queues=N, persistent, mtu=N, vlan=N, trunk=A-B and ofport=N";
+        let known = "queues=N, persistent, mtu=N, icmp-too-big, vlan=N, trunk=A-B and ofport=N";
         let common = Common::parse(options, Self::WORD, known, |word, value| match (word, value) {
             ("persistent", None) => once("persistent", &mut persistent, ()).map(|()| true),
             _ => Ok(false),

@@ -28,6 +28,8 @@ pub struct PortSpec {
     pub kind: PortKind,
     /// Which VLANs it is in.
     pub vlan: VlanSpec,
+    /// Whether who sends it a packet longer than its MTU is told so, by ICMP.
+    pub icmp_too_big: bool,
     /// The OpenFlow port number that the operator wants, 1 to `OFPP_MAX`, or [`PortNo::LOCAL`].
     pub ofport: Option<PortNo>,
 }
@@ -85,6 +87,8 @@ pub enum SpecError {
     Twice(&'static str),
     #[error("{option}={value} is not a number from {least} to {most}")]
     OutOfRange { option: &'static str, value: String, least: u32, most: u32 },
+    #[error("icmp-too-big tells of an MTU, and this port has none of its own; add mtu=N")]
+    NoMtu,
     #[error("trunk={0} is not a VLAN or a range of VLANs A-B, from 1 to 4094 with A no greater than B")]
     BadTrunk(String),
 }
@@ -169,6 +173,7 @@ pub(super) struct Common {
     pub mtu: Option<u16>,
     vlan: Option<u16>,
     trunk: Vec<(u16, u16)>,
+    icmp_too_big: Option<()>,
     ofport: Option<PortNo>,
 }
 
@@ -184,6 +189,10 @@ impl Common {
         for option in options {
             let (word, value) = option.split_once('=').map_or((option, None), |(word, value)| (word, Some(value)));
             if own(word, value)? {
+                continue;
+            }
+            if option == "icmp-too-big" {
+                once("icmp-too-big", &mut common.icmp_too_big, ())?;
                 continue;
             }
             let unknown = || SpecError::UnknownOption { option: option.to_owned(), kind, known };
@@ -207,12 +216,18 @@ impl Common {
 
     /// A port with these options.
     pub fn spec(self, kind: PortKind) -> PortSpec {
+        let icmp_too_big = self.icmp_too_big();
         let vlan = match (self.vlan, self.trunk.is_empty()) {
             (None, true) => VlanSpec::All,
             (Some(vlan), true) => VlanSpec::Access(vlan),
             (native, false) => VlanSpec::Trunk { ranges: self.trunk, native },
         };
-        PortSpec { kind, vlan, ofport: self.ofport }
+        PortSpec { kind, vlan, icmp_too_big, ofport: self.ofport }
+    }
+
+    /// Whether senders of packets that are too long are told so.
+    pub fn icmp_too_big(&self) -> bool {
+        self.icmp_too_big.is_some()
     }
 }
 
@@ -256,16 +271,22 @@ mod tests {
         let (name, spec) = parse_port("vm1=vhost-user:/tmp/vm1.sock").expect("valid");
         assert_eq!(name.as_str(), "vm1");
         let kind = PortKind::VhostUser(VhostUser { socket: "/tmp/vm1.sock".into(), role: Role::Server, queues: 1, mtu: None });
-        assert_eq!(spec, PortSpec { kind, vlan: VlanSpec::All, ofport: None });
+        assert_eq!(spec, PortSpec { kind, vlan: VlanSpec::All, icmp_too_big: false, ofport: None });
     }
 
     #[test]
     fn every_option_is_taken() {
-        let spec: PortSpec = "vhost-user:a=b.sock,client,queues=4,mtu=9000,trunk=10-20,trunk=30,ofport=7".parse().expect("valid");
+        let spec: PortSpec =
+            "vhost-user:a=b.sock,client,queues=4,mtu=9000,icmp-too-big,trunk=10-20,trunk=30,ofport=7".parse().expect("valid");
         let kind = PortKind::VhostUser(VhostUser { socket: "a=b.sock".into(), role: Role::Client, queues: 4, mtu: Some(9000) });
         assert_eq!(
             spec,
-            PortSpec { kind, vlan: VlanSpec::Trunk { ranges: vec![(10, 20), (30, 30)], native: None }, ofport: Some(PortNo(7)) }
+            PortSpec {
+                kind,
+                vlan: VlanSpec::Trunk { ranges: vec![(10, 20), (30, 30)], native: None },
+                icmp_too_big: true,
+                ofport: Some(PortNo(7))
+            }
         );
         let spec: PortSpec = "vhost-user:x,vlan=10".parse().expect("valid");
         assert_eq!(spec.vlan, VlanSpec::Access(10));
@@ -288,6 +309,7 @@ mod tests {
             ("server", &["vhost-user:x", "tap:x", "af-xdp:x"][..]),
             ("", &["vhost-user:x", "tap:x", "af-xdp:x"]),
             ("client=1", &["vhost-user:x"]),
+            ("icmp-too-big=1", &["vhost-user:x", "tap:x", "af-xdp:x"]),
             ("client", &["tap:x", "af-xdp:x"]),
             ("persistent", &["vhost-user:x", "af-xdp:x"]),
             ("steal=all", &["vhost-user:x", "tap:x"]),
@@ -301,6 +323,8 @@ mod tests {
                 );
             }
         }
+        assert_eq!(error("a=vhost-user:x,icmp-too-big"), SpecError::NoMtu);
+        assert_eq!(error("a=tap:x,icmp-too-big,icmp-too-big"), SpecError::Twice("icmp-too-big"));
         assert_eq!(error("a=vhost-user:x,queues=1,queues=2"), SpecError::Twice("queues"));
         for value in ["0", "129", "+1", "1 ", "x", "", "4294967297"] {
             let expected = SpecError::OutOfRange { option: "queues", value: value.into(), least: 1, most: 128 };
@@ -335,6 +359,7 @@ mod tests {
             kind("af-xdp:eth0,queues=2,mode=generic,zero-copy=off,steal=mac=02:00:00:00:00:aB,busy-poll,mtu=1400,trunk=1-9,ofport=3"),
             PortKind::Device(Device::AfXdp(all))
         );
+        assert!(parse_port("a=tap:t,icmp-too-big").expect("the device has an MTU").1.icmp_too_big);
         assert_eq!(parse_port("a=tap:t,ofport=local").expect("valid").1.ofport, Some(PortNo::LOCAL));
     }
 

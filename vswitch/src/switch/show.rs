@@ -206,6 +206,7 @@ pub fn details(entry: &tables::Port, config: &PortConfig, port: &SwitchPort) -> 
         connected,
         queues: config.spec.kind.queues(),
         mtu: config.spec.kind.mtu(),
+        icmp_too_big: config.spec.icmp_too_big,
         vlan: vlan_text(&config.spec.vlan),
         hw_addr: address_text(entry.hw_addr),
         forwarded: totals.forwarded,

@@ -17,6 +17,7 @@ fn switch(ports: u32) -> Tables {
             config: PortConfig::default(),
             link_up: true,
             mtu: 1500,
+            icmp_too_big: false,
             speed: None,
             vlan: VlanMode::default(),
             output: Arc::new(DummyPort::new(PortNo(no))),

@@ -33,6 +33,7 @@ fn port(no: u32) -> Port {
         link_up: true,
         speed: None,
         mtu: 1500,
+        icmp_too_big: false,
         vlan: VlanMode::default(),
         output: Arc::new(Nowhere),
         counters: Arc::new(PortCounters::new(1)),

@@ -55,6 +55,7 @@ impl SwitchPort {
             link_up: false,
             speed: None,
             mtu: config.spec.kind.mtu().unwrap_or(MTU_DEFAULT),
+            icmp_too_big: config.spec.icmp_too_big,
             vlan: vlan_mode(&config.spec.vlan),
             output,
             counters: Arc::new(PortCounters::new(workers)),
