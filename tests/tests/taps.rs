@@ -97,6 +97,37 @@ fn jumbo_frames_pass() {
     assert!(pings("8972").status.success());
 }
 
+/// The narrow port drops what is too long for it, and the host that sent it learns the MTU of the path.
+#[test]
+fn a_host_learns_the_mtu_of_its_path() {
+    let host = Namespace::new("host");
+    let switch = Switch::start_in(&host, &["--port", "t1=tap:t1,mtu=1500", "--port", "t2=tap:t2,mtu=1300,icmp-too-big"]);
+    let [a, b] = [1, 2].map(|number| {
+        let (end, tap) = (Namespace::new(&format!("end{number}")), format!("t{number}"));
+        wait_for_link(&switch, &tap, "up");
+        host.give(&tap, &end);
+        end.address(&tap, &format!("10.0.0.{number}/24"));
+        end.address(&tap, &format!("fd00::{number}/64"));
+        end
+    });
+    for (address, longest, says) in [("10.0.0.2", "1272", "Frag needed"), ("fd00::2", "1252", "Packet too big")] {
+        let ping = |size: &str| a.try_run("ping", &["-c", "1", "-W", "10", "-M", "do", "-s", size, address]);
+        assert!(ping(longest).status.success(), "{address}");
+        let told = ping("1400");
+        let told = String::from_utf8_lossy(&told.stdout);
+        assert!(told.contains(says) && told.contains("1300"), "{told}");
+        let route = a.run("ip", &["route", "get", address]);
+        assert!(route.contains("mtu 1300"), "{route}");
+    }
+    let list = switch.ctl_json(&["port", "list"]);
+    assert_eq!(port(&list, "t2")["drops"]["tx-too-long"], 2, "{list}");
+    // TCP that is cut to the MTU, and datagrams that may be fragmented, get through.
+    transfer(&a, &b, "10.0.0.2".parse().expect("an address"), 4);
+    transfer(&a, &b, "fd00::2".parse().expect("an address"), 4);
+    assert!(a.try_run("ping", &["-c", "1", "-W", "10", "-M", "dont", "-s", "1400", "10.0.0.2"]).status.success());
+    assert_eq!(switch.ctl_json(&["port", "show", "t2"])["icmp_too_big"], true);
+}
+
 /// The leg for guests without vhost-user. Another switch has the descriptor of the tap that is QEMU's otherwise.
 #[test]
 fn a_bridge_joins_the_switch_to_the_taps_of_others() {
