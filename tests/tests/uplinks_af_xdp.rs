@@ -152,7 +152,7 @@ fn what_a_guest_left_undone_is_finished() {
     // Segments to be: together they are what was sent, and each has a right checksum and fits the wire.
     for size in [1000usize, 20_000, 60_000] {
         let payload: Vec<u8> = (0..size).map(|at| (at * at) as u8).collect();
-        let mut frame = tcp(&payload, &mut random);
+        let mut frame = tcp(&payload, &[64], &mut random);
         let (start, offset) = undo_checksum(&mut frame).expect("TCP");
         let gso_type = if frame[12] == 8 { 1 } else { 4 };
         let header = NetHeader {

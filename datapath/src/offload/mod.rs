@@ -1,6 +1,6 @@
 //! The work that senders left undone, done for an output that does not take it over.
 //!
-//! A frame carries what is left to be done on it as an [`Offload`](crate::frame::Offload): a partial checksum, segmentation. An output says once what its
+//! A frame carries what is left to be done on it as an [`Offload`]: a partial checksum, segmentation. An output says once what its
 //! receivers take over ([`Accepts`]), and passes a frame on with that, or has the rest done on the way out ([`Accepts::finish`]): a checksum is
 //! summed by [`Pieces::sum`], a frame is cut by a [`Segmenter`]. The frame in the batch stays as it is, so each of its destinations gets what it takes.
 //!

@@ -1,6 +1,6 @@
 //! Uplinks over AF_XDP: frames are taken from a network device, and given to it, through memory that is shared with the kernel.
 //!
-//! The launcher opens one socket for each queue, all over one memory ([`open`]); a short program in the kernel hands it the frames that are the switch's ([`program`]),
+//! The launcher opens one socket for each queue, all over one memory ([`open()`]); a short program in the kernel hands it the frames that are the switch's ([`program`]),
 //! for as long as a descriptor of the program's link is open. The switch only maps what it is handed ([`queues`]), for which it needs no privilege. When both
 //! processes are gone, however they ended, the kernel has closed the link and the sockets, and the device is the host's alone again.
 //!
