@@ -187,7 +187,7 @@ fn bad_usage_has_its_own_status() {
     let run = |args: &[&str]| vswitch(&[&["run", "--run-dir", "/nonexistent/run"], args].concat());
     for (args, says) in [
         (&["--port", "vm1"][..], "`vm1` is not NAME=SPEC"),
-        (&["--port", "vm1=tap:t"], "tap ports are not available in this version"),
+        (&["--port", "vm1=tap:t,client"], "there is no option `client` for a port of kind tap"),
         (&["--port", "vm1=vhost-user:s,queues=0"], "queues=0 is not a number from 1 to 128"),
         (&["--listen", "tcp:1"], "is not a target to listen on"),
         (&["--cpus", "one"], "invalid value 'one' for '--cpus"),
@@ -269,11 +269,11 @@ fn a_reload_applies_the_difference() {
     assert_eq!(names, ["vm1", "vm3", "extra"]);
     assert_eq!(room.ctl_json(&["port", "show", "vm1"])["vlan"], "access 10");
 
-    std::fs::write(&file, "[[port]]\nname = 'vm1'\nspec = 'tap:t'").expect("written");
+    std::fs::write(&file, "[[port]]\nname = 'vm1'\nspec = 'tap:t,client'").expect("written");
     let output = room.ctl(&["reload"]);
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8_lossy(&output.stderr);
-    assert!(text.contains("line 3") && text.contains("tap ports are not available"), "{text}");
+    assert!(text.contains("line 3") && text.contains("there is no option `client`"), "{text}");
     assert_eq!(room.ctl_json(&["port", "list"]), list);
 
     let check = room.ctl(&["config", "check", &file]);
