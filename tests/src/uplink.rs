@@ -48,8 +48,12 @@ pub struct UplinkHost {
 impl UplinkHost {
     /// A host in `namespace` over the device `device`, with these options for its port. Guest and uplink are up when this returns.
     pub fn start(namespace: &Namespace, device: &str, options: &str, guest: Options) -> Self {
-        let uplink = format!("up=af-xdp:{device}{options}");
-        let switch = Switch::start_in(namespace, &["--port", &uplink, "--port", "vm=vhost-user:vm.sock"]);
+        Self::start_by(&["ip", "netns", "exec", namespace.name()], &format!("up=af-xdp:{device}{options}"), guest)
+    }
+
+    /// A host whose switch is started by another program, as [`Switch::start_by`] does, with this port for its uplink.
+    pub fn start_by(starter: &[&str], uplink: &str, guest: Options) -> Self {
+        let switch = Switch::start_by(starter, &["--port", uplink, "--port", "vm=vhost-user:vm.sock"]);
         let guest = Guest::connect(&switch.path("vm.sock"), guest).expect("a guest");
         let host = Self { switch, guest };
         host.wait_for_link("vm");

@@ -269,6 +269,46 @@ fn the_link_is_the_devices_and_comes_back_with_it() {
 }
 
 #[test]
+fn a_reload_brings_devices_and_takes_them_away() {
+    let host = Namespace::new("host");
+    host.run("ip", &["link", "add", "other", "type", "veth", "peer", "name", "peer"]);
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("config.toml").display().to_string();
+    let write = |ports: &[(&str, &str)]| {
+        let ports = ports.iter().map(|(name, spec)| format!("[[port]]\nname = '{name}'\nspec = '{spec}'\n"));
+        std::fs::write(&file, ports.collect::<String>()).expect("written");
+    };
+    write(&[("a", "tap:a0"), ("b", "tap:b0"), ("c", "tap:c0"), ("d", "tap:d0")]);
+    let switch = Switch::start_in(&host, &["--config", &file]);
+    ["a", "b", "c", "d"].iter().for_each(|name| wait_for_link(&switch, name, "up"));
+    let index = |device: &str| host.run("cat", &[&format!("/sys/class/net/{device}/ifindex")]);
+    let (kept, changed) = (index("a0"), index("c0"));
+
+    // One stays, one goes, one is opened anew, one goes to another port, one comes, and one can't be had.
+    write(&[("a", "tap:a0,vlan=7"), ("c", "tap:c0,queues=2"), ("e", "tap:d0"), ("f", "tap:f0"), ("g", "tap:other")]);
+    let done = switch.ctl(&["reload"]);
+    let expected = [
+        "port b removed",
+        "port c removed",
+        "port d removed",
+        "port a changed: VLANs",
+        "port c added",
+        "port e added",
+        "port f added",
+        "port g added, but down: tap other: a device of that name exists and is no tap, but of the kind veth; choose another name",
+    ];
+    assert_eq!(done.lines().collect::<Vec<_>>(), expected);
+    ["a", "c", "e", "f"].iter().for_each(|name| wait_for_link(&switch, name, "up"));
+    let list = switch.ctl_json(&["port", "list"]);
+    assert!(port(&list, "g")["error"].as_str().is_some_and(|error| error.contains("is no tap")), "{list}");
+    assert!(!host.has("b0") && host.has("d0") && host.has("f0"));
+    assert_eq!(index("a0"), kept);
+    assert_ne!(index("c0"), changed);
+    assert_eq!(switch.ctl_json(&["port", "show", "c"])["queues"], 2);
+    switch.stop();
+}
+
+#[test]
 fn nothing_that_a_killed_switch_leaves_blocks_the_next() {
     let host = Namespace::new("host");
     let ports = ["--port", "a=tap:a0", "--port", "b=tap:b0,queues=2", "--port", "c=tap:c0,persistent"];

@@ -82,26 +82,30 @@ fn a_device_goes_down_and_up_and_vanishes_and_returns() {
     let wire = wire(9000);
     let [mut a, mut b] = hosts(&wire, "");
     let mut traffic = Traffic::new(4, LONGEST);
-    traffic.pass(1000, &mut a.guest, &mut b.guest);
-    wire.run("ip", &["link", "set", DEVICES[0], "down"]);
-    until(PATIENCE, "the link is down", || (a.port("up")["link"] == "down").then_some(()));
-    traffic.flood(1000, &mut a.guest, None);
-    until(PATIENCE, "frames are dropped", || (a.drops("up") + a.drops("vm") == 1000).then_some(()));
-    wire.run("ip", &["link", "set", DEVICES[0], "up"]);
-    [&a, &b].into_iter().for_each(|host| host.wait_for_link("up"));
-    traffic.pass(1000, &mut a.guest, &mut b.guest);
-    [&a, &b].into_iter().for_each(UplinkHost::check_account);
+    let some = frames() / 8;
+    for _ in 0..2 {
+        traffic.pass(some, &mut a.guest, &mut b.guest);
+        let dropped = a.drops("up") + a.drops("vm");
+        wire.run("ip", &["link", "set", DEVICES[0], "down"]);
+        until(PATIENCE, "the link is down", || (a.port("up")["link"] == "down").then_some(()));
+        traffic.flood(some, &mut a.guest, None);
+        until(PATIENCE, "frames are dropped", || (a.drops("up") + a.drops("vm") == dropped + some).then_some(()));
+        wire.run("ip", &["link", "set", DEVICES[0], "up"]);
+        [&a, &b].into_iter().for_each(|host| host.wait_for_link("up"));
+        traffic.pass(some, &mut a.guest, &mut b.guest);
+        [&a, &b].into_iter().for_each(UplinkHost::check_account);
 
-    // In the middle of everything.
-    traffic.flood(500, &mut a.guest, None);
-    wire.run("ip", &["link", "del", DEVICES[0]]);
-    until(PATIENCE, "the device is gone", || (a.port("up")["connected"] == false && b.port("up")["link"] == "down").then_some(()));
-    assert_eq!(a.port("vm")["link"], "up");
-    traffic.drain(&mut b.guest);
-    lay_wire(&wire, 9000);
-    [&a, &b].into_iter().for_each(|host| host.wait_for_link("up"));
-    traffic.pass(1000, &mut a.guest, &mut b.guest);
-    [&a, &b].into_iter().for_each(UplinkHost::check_account);
+        // In the middle of everything.
+        traffic.flood(some, &mut a.guest, None);
+        wire.run("ip", &["link", "del", DEVICES[0]]);
+        until(PATIENCE, "the device is gone", || (a.port("up")["connected"] == false && b.port("up")["link"] == "down").then_some(()));
+        assert_eq!(a.port("vm")["link"], "up");
+        traffic.drain(&mut b.guest);
+        lay_wire(&wire, 9000);
+        [&a, &b].into_iter().for_each(|host| host.wait_for_link("up"));
+        [&a, &b].into_iter().for_each(UplinkHost::check_account);
+    }
+    traffic.pass(some, &mut a.guest, &mut b.guest);
 }
 
 #[test]
@@ -109,9 +113,10 @@ fn a_switch_that_is_killed_leaves_nothing_that_blocks_the_next() {
     let wire = wire(9000);
     let [mut a, mut b] = hosts(&wire, "");
     let mut traffic = Traffic::new(5, LONGEST);
+    let some = frames() / 8;
     for _ in 0..3 {
-        traffic.pass(500, &mut a.guest, &mut b.guest);
-        traffic.flood(200, &mut a.guest, None);
+        traffic.pass(some, &mut a.guest, &mut b.guest);
+        traffic.flood(some, &mut a.guest, None);
         b.switch.kill();
         until(PATIENCE, "no XDP program is there", || {
             (!wire.run("ip", &["-d", "link", "show", DEVICES[1]]).contains("prog/xdp")).then_some(())
@@ -123,7 +128,7 @@ fn a_switch_that_is_killed_leaves_nothing_that_blocks_the_next() {
         b.wait_for_link("up");
         traffic.drain(&mut b.guest);
     }
-    traffic.pass(500, &mut a.guest, &mut b.guest);
+    traffic.pass(some, &mut a.guest, &mut b.guest);
     [&a, &b].into_iter().for_each(UplinkHost::check_account);
     drop((a, b));
     until(PATIENCE, "the devices are the host's alone", || {
@@ -281,6 +286,74 @@ fn what_is_wrong_with_a_device_is_one_line_and_no_other_port_minds() {
     assert!(error.contains("device up0: ") && error.contains("it carries an XDP program already"), "{error}");
     assert_eq!(second.ctl_json(&["port", "show", "vm"])["kind"], "vhost-user");
     assert_eq!(switch.ctl_json(&["port", "show", "up"])["link"], "up");
+}
+
+/// The words by which a switch without any privilege is started, after `vswitch open` has opened `device`.
+fn handing_over<'a>(namespace: &'a Namespace, device: &'a str) -> Vec<&'a str> {
+    let program = target::vswitch().to_str().expect("the target directory has a plain name");
+    let without = ["--", "setpriv", "--bounding-set=-all", "--", "bash", "-c", "exec \"$@\" 9</dev/null", "bash"];
+    [&["ip", "netns", "exec", namespace.name(), program, "open", device][..], &without].concat()
+}
+
+#[test]
+fn a_switch_without_privilege_takes_what_was_opened_for_it() {
+    let wire = wire(9000);
+    for device in DEVICES {
+        wire.run("ethtool", &["-L", device, "rx", "2", "tx", "2"]);
+    }
+    let guest = Options { ring_size: 1024, ..Options::default() };
+    let mut a = UplinkHost::start_by(&handing_over(&wire, "af-xdp:up0,queues=2"), "up=af-xdp:fd=3,queues=2", guest);
+    let mut b = UplinkHost::start(&wire, DEVICES[1], ",queues=2", guest);
+    let mut traffic = Traffic::new(8, LONGEST);
+    traffic.pass(1000, &mut a.guest, &mut b.guest);
+    [&a, &b].into_iter().for_each(UplinkHost::check_account);
+    assert_eq!(a.port("up")["device"], "fd=3");
+
+    // Nobody opens it again.
+    wire.run("ip", &["link", "del", DEVICES[0]]);
+    until(PATIENCE, "the port says what to do", || {
+        let port = a.port("up");
+        let error = port["error"].as_str().unwrap_or_default();
+        error.contains("only a new `vswitch open` can open it again").then(|| assert_eq!(port["link"], "down"))
+    });
+    assert_eq!(a.port("vm")["link"], "up");
+}
+
+#[test]
+fn what_is_wrong_with_a_handed_device_is_said() {
+    let wire = wire(1500);
+    let starter = handing_over(&wire, "af-xdp:up0");
+    let uplinks = ["--port", "a=af-xdp:fd=3,queues=2", "--port", "b=af-xdp:fd=4", "--port", "c=af-xdp:fd=9"];
+    let switch = Switch::start_by(&starter, &uplinks);
+    for (port, says) in [
+        ("a", "fd=3: its device was opened with 1 queues, and 2 are wanted; write queues=1"),
+        ("b", "fd=4: vswitch was not started with a descriptor of this number"),
+        ("c", "fd=9: this descriptor is none that `vswitch open` makes"),
+    ] {
+        let error = switch.ctl_json(&["port", "show", port])["error"].as_str().unwrap_or_default().to_owned();
+        assert!(error.contains(says), "{error}");
+    }
+    // It is there still for who asks rightly, once.
+    switch.ctl(&["port", "del", "a"]);
+    switch.ctl(&["port", "add", "a=af-xdp:fd=3"]);
+    until(PATIENCE, "the link is up", || (switch.ctl_json(&["port", "show", "a"])["link"] == "up").then_some(()));
+
+    let open = |args: &[&str]| {
+        let output = Command::new("ip").args(["netns", "exec", wire.name()]).arg(target::vswitch()).arg("open").args(args).output();
+        let output = output.expect("ip starts");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for (args, status, says) in [
+        (&["af-xdp:up1", "--", "/nonexistent"][..], 1, "vswitch: /nonexistent can't be run: No such file or directory"),
+        (&["af-xdp:nope", "--", "true"], 1, "vswitch: device nope: there is none of that name"),
+        (&["af-xdp:up1"], 2, "<COMMAND>"),
+        (&["tap:t", "--", "true"], 2, "`tap:t` is nothing that `vswitch open` opens"),
+        (&["af-xdp:up1,vlan=3", "--", "true"], 2, "give them to `vswitch run`"),
+    ] {
+        let (code, text) = open(args);
+        assert!(code == Some(status) && text.contains(says), "{args:?}: {code:?}, {text}");
+    }
+    assert_eq!(open(&["af-xdp:up1", "--", "true"]), (Some(0), String::new()));
 }
 
 #[test]

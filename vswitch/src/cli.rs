@@ -4,11 +4,14 @@
 // clap shows these comments as they stand: the brackets in them are the usage's.
 #![allow(rustdoc::broken_intra_doc_links)]
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{ControllerTarget, DatapathId, FailMode, ListenTarget, LogLevel, Name, Poll, PortSpec, Version, parse_port};
+use crate::config::{
+    AfXdp, ControllerTarget, DatapathId, FailMode, ListenTarget, LogLevel, Name, Poll, PortSpec, Version, parse_device, parse_port,
+};
 
 /// A virtual switch for QEMU/KVM hosts.
 #[derive(Debug, Parser)]
@@ -19,13 +22,15 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// The two things that the binary does.
+/// The things that the binary does.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run a switch until SIGTERM or SIGINT
     Run(RunArgs),
     /// Talk to a running switch
     Ctl(CtlArgs),
+    /// Open network devices, with privilege, for a switch without
+    Open(OpenArgs),
 }
 
 /// The flags of `vswitch run`. They win over the config file.
@@ -35,7 +40,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Add a port, NAME=vhost-user:SOCKET[,client], NAME=tap:DEVICE[,persistent] or
-    /// NAME=af-xdp:DEVICE[,mode=native|generic][,zero-copy=auto|on|off][,steal=all|none|mac=ADDRESS], each with
+    /// NAME=af-xdp:DEVICE[,mode=native|generic][,zero-copy=auto|on|off][,steal=all|none|mac=ADDRESS]
+    /// (or NAME=af-xdp:fd=N, for one that `vswitch open` opened), each with
     /// [,queues=N][,mtu=N][,icmp-too-big][,vlan=N][,trunk=A-B][,ofport=N|local]
     #[arg(long = "port", value_name = "NAME=SPEC", value_parser = parse_port)]
     pub ports: Vec<(Name, PortSpec)>,
@@ -78,6 +84,17 @@ pub struct RunArgs {
     /// Set by the launcher alone: this is the switch process, and its standard input is the socket to the launcher.
     #[arg(long, hide = true)]
     pub as_switch: bool,
+}
+
+/// The flags of `vswitch open`.
+#[derive(Debug, Args)]
+pub struct OpenArgs {
+    /// The devices, af-xdp:DEVICE with the options of a port that are not about VLANs or OpenFlow: the first becomes descriptor 3, the second 4, and so on
+    #[arg(value_name = "SPEC", required = true, value_parser = parse_device)]
+    pub devices: Vec<AfXdp>,
+    /// What to run with them: something that ends in `vswitch run --port NAME=af-xdp:fd=3`
+    #[arg(value_name = "COMMAND", last = true, required = true)]
+    pub command: Vec<OsString>,
 }
 
 /// The flags of `vswitch ctl`.

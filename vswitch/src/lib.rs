@@ -1,7 +1,8 @@
 //! The appliance as a library: what the binary is made of, so that tests can reach its parts.
 //!
 //! [`cli`] and [`config`] make one checked config of flags and file. `vswitch run` is the [`launcher`], which starts the [`switch`] as a process
-//! of its own and opens sockets for it. `vswitch ctl` ([`ctl`]) talks to the switch in [`document`]s. [`openflow`] speaks for it to controllers, and [`uplink`] has its ports over network devices.
+//! of its own and opens sockets for it; `vswitch open` ([`open`]) opens devices for a launcher without privilege. `vswitch ctl` ([`ctl`]) talks to the switch in
+//! [`document`]s. [`openflow`] speaks for it to controllers, and [`uplink`] has its ports over network devices.
 
 pub mod cli;
 pub mod config;
@@ -10,15 +11,17 @@ pub mod document;
 pub mod event;
 pub mod launcher;
 pub mod log;
+pub mod open;
 pub mod openflow;
 pub mod switch;
 pub mod uplink;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use cli::{Cli, Command};
+use cli::{Cli, Command, RunArgs};
 use config::{Host, RunDir};
 
 /// Something failed.
@@ -28,23 +31,24 @@ const USAGE: u8 = 2;
 
 /// The program. Its exit status is 0, 1 (failed) or 2 (bad usage).
 pub fn main() -> ExitCode {
-    let command = Cli::parse().command;
-    let given = match &command {
-        Command::Run(args) => args.run_dir.as_deref(),
-        Command::Ctl(args) => args.run_dir.as_deref(),
-    };
-    let run_dir = match RunDir::find(given) {
-        Ok(run_dir) => run_dir,
-        Err(error) => return fail(USAGE, &error),
-    };
-    let result = match command {
-        Command::Run(args) if args.as_switch => {
-            switch::run(args, Host::this(run_dir)).map_err(|error| fail(if error.is_usage() { USAGE } else { FAILED }, &error))
-        }
-        Command::Run(args) => return launcher::run(&args, &run_dir).map_or_else(|error| fail(FAILED, &error), ExitCode::from),
-        Command::Ctl(args) => ctl::run(&args, run_dir).map_err(|error| fail(FAILED, &error)),
+    let run_dir = |given: &Option<PathBuf>| RunDir::find(given.as_deref()).map_err(|error| fail(USAGE, &error));
+    let result = match Cli::parse().command {
+        Command::Run(args) => run_dir(&args.run_dir).and_then(|run_dir| run(args, run_dir)),
+        Command::Ctl(args) => run_dir(&args.run_dir).and_then(|run_dir| ctl::run(&args, run_dir).map_err(|error| fail(FAILED, &error))),
+        Command::Open(args) => Err(fail(FAILED, &open::run(&args))),
     };
     result.map_or_else(|status| status, |()| ExitCode::SUCCESS)
+}
+
+fn run(args: RunArgs, run_dir: RunDir) -> Result<(), ExitCode> {
+    if args.as_switch {
+        return switch::run(args, Host::this(run_dir)).map_err(|error| fail(if error.is_usage() { USAGE } else { FAILED }, &error));
+    }
+    match launcher::run(&args, &run_dir) {
+        Ok(0) => Ok(()),
+        Ok(status) => Err(ExitCode::from(status)),
+        Err(error) => Err(fail(FAILED, &error)),
+    }
 }
 
 fn fail(status: u8, error: &dyn std::error::Error) -> ExitCode {

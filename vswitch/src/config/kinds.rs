@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::spec::{Common, PortKind, PortSpec, SpecError, once};
+use super::spec::{Common, PortKind, PortSpec, SpecError, VlanSpec, number, once};
 use super::words::{XdpMode, ZeroCopy};
 
 /// A device's name has at most this many bytes (`IFNAMSIZ` is one more, for the zero).
@@ -39,6 +39,8 @@ pub enum Role {
 pub enum Device {
     /// One that frames are taken from by AF_XDP.
     AfXdp(AfXdp),
+    /// One that another process opened for AF_XDP, and handed over.
+    Handed(Handed),
     /// A tap: the host's own leg, or the one of a guest without vhost-user.
     Tap(Tap),
 }
@@ -60,6 +62,15 @@ pub struct AfXdp {
     pub busy_poll: bool,
     /// The MTU that the device is given, in bytes; as it is, if none is given.
     pub mtu: Option<u16>,
+}
+
+/// A network device that another process, `vswitch open`, opened for AF_XDP, and handed over in a descriptor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handed {
+    /// The number of the descriptor that the switch was started with, 3 at least.
+    pub descriptor: i32,
+    /// How many queues it was opened with, 1 to [`super::QUEUES_MAX`].
+    pub queues: u16,
 }
 
 /// Which frames that come in through a device are the switch's; the others go on to the host.
@@ -122,6 +133,9 @@ impl AfXdp {
 
     /// The port over this device.
     pub(super) fn parse<'a>(device: &str, options: impl Iterator<Item = &'a str>) -> Result<PortSpec, SpecError> {
+        if let Some(descriptor) = device.strip_prefix("fd=") {
+            return Handed::parse(descriptor, options);
+        }
         let device = DeviceName::parse(device, "af-xdp:DEVICE")?;
         let (mut mode, mut zero_copy, mut steal, mut busy_poll) = (None, None, None, None);
         let known = "queues=N, mode=native|generic, zero-copy=auto|on|off, steal=all|none|mac=ADDRESS, busy-poll, \
@@ -157,6 +171,31 @@ impl AfXdp {
     }
 }
 
+/// Takes the SPEC of a device apart that is to be opened and handed over: `af-xdp:DEVICE`, with the options that are not the port's.
+pub fn parse_device(text: &str) -> Result<AfXdp, SpecError> {
+    let PortSpec { kind, vlan, icmp_too_big, ofport } = text.parse()?;
+    let PortKind::Device(Device::AfXdp(device)) = kind else { return Err(SpecError::NotHandedOver(text.to_owned())) };
+    if vlan != VlanSpec::All || icmp_too_big || ofport.is_some() {
+        return Err(SpecError::OfThePort);
+    }
+    Ok(device)
+}
+
+impl Handed {
+    /// The port over the device in this descriptor.
+    fn parse<'a>(descriptor: &str, options: impl Iterator<Item = &'a str>) -> Result<PortSpec, SpecError> {
+        // The first three are for input, output and errors.
+        let descriptor = number("fd", descriptor, 3, i32::MAX as u32)? as i32;
+        let known = "queues=N, icmp-too-big, vlan=N, trunk=A-B and ofport=N; those of the device are for `vswitch open`";
+        let common = Common::parse(options, "af-xdp:fd=N", known, |word, _| match word {
+            "mtu" => Err(SpecError::UnknownOption { option: word.to_owned(), kind: "af-xdp:fd=N", known }),
+            _ => Ok(false),
+        })?;
+        let queues = common.queues();
+        Ok(common.spec(PortKind::Device(Device::Handed(Self { descriptor, queues }))))
+    }
+}
+
 impl Tap {
     /// What it is called in a SPEC.
     pub const WORD: &str = "tap";
@@ -179,23 +218,24 @@ impl Device {
     /// What the kind is called in a SPEC.
     pub const fn word(&self) -> &'static str {
         match self {
-            Self::AfXdp(_) => AfXdp::WORD,
+            Self::AfXdp(_) | Self::Handed(_) => AfXdp::WORD,
             Self::Tap(_) => Tap::WORD,
         }
     }
 
-    /// The device's name.
-    pub fn name(&self) -> &DeviceName {
+    /// The device's name, or the descriptor that it was handed over in.
+    pub fn name(&self) -> String {
         match self {
-            Self::AfXdp(AfXdp { device, .. }) => device,
-            Self::Tap(Tap { name, .. }) => name,
+            Self::AfXdp(AfXdp { device, .. }) => device.to_string(),
+            Self::Handed(Handed { descriptor, .. }) => format!("fd={descriptor}"),
+            Self::Tap(Tap { name, .. }) => name.to_string(),
         }
     }
 
     /// The number of queues.
     pub fn queues(&self) -> u16 {
         match self {
-            Self::AfXdp(AfXdp { queues, .. }) | Self::Tap(Tap { queues, .. }) => *queues,
+            Self::AfXdp(AfXdp { queues, .. }) | Self::Handed(Handed { queues, .. }) | Self::Tap(Tap { queues, .. }) => *queues,
         }
     }
 
@@ -203,6 +243,7 @@ impl Device {
     pub fn mtu(&self) -> Option<u16> {
         match self {
             Self::AfXdp(AfXdp { mtu, .. }) | Self::Tap(Tap { mtu, .. }) => *mtu,
+            Self::Handed(_) => None,
         }
     }
 }

@@ -25,7 +25,7 @@ use toml::Spanned;
 
 pub use diff::{Step, steps};
 pub use file::{ConfigFile, FileError};
-pub use kinds::{AfXdp, Device, DeviceName, Role, Steal, Tap, VhostUser};
+pub use kinds::{AfXdp, Device, DeviceName, Handed, Role, Steal, Tap, VhostUser, parse_device};
 pub use openflow::{OpenFlow, Rate};
 pub use run_dir::{NoRunDir, RunDir, SOCKET_PATH_MAX};
 pub use spec::{Name, PortKind, PortSpec, QUEUES_MAX, SpecError, VlanSpec, parse_port};
@@ -129,7 +129,7 @@ enum Problem {
     #[error("ports {first} and {second} both want the OpenFlow port number {ofport}; give each a number of its own")]
     DuplicateOfport { first: Name, second: Name, ofport: PortNo },
     #[error("ports {first} and {second} both want the device {device}; give each a device of its own")]
-    DuplicateDevice { first: Name, second: Name, device: DeviceName },
+    DuplicateDevice { first: Name, second: Name, device: String },
     #[error("{second} wants the socket {} of {first}; give each a socket of its own", socket.display())]
     DuplicateSocket { first: String, second: String, socket: PathBuf },
     #[error("the socket path {} is {} bytes long; {SOCKET_PATH_MAX} are possible", .0.display(), .0.as_os_str().len())]
@@ -402,7 +402,7 @@ impl PortConfig {
 struct Taken {
     names: HashSet<Name>,
     ofports: HashMap<PortNo, Name>,
-    devices: HashMap<DeviceName, Name>,
+    devices: HashMap<String, Name>,
     sockets: HashMap<PathBuf, String>,
 }
 
@@ -431,8 +431,8 @@ impl Taken {
         }
         match &port.spec.kind {
             PortKind::VhostUser(vhost_user) => self.socket(format!("port {}", port.name), &vhost_user.socket),
-            PortKind::Device(device) => match self.devices.insert(device.name().clone(), port.name.clone()) {
-                Some(first) => Err(Problem::DuplicateDevice { first, second: port.name.clone(), device: device.name().clone() }),
+            PortKind::Device(device) => match self.devices.insert(device.name(), port.name.clone()) {
+                Some(first) => Err(Problem::DuplicateDevice { first, second: port.name.clone(), device: device.name() }),
                 None => Ok(()),
             },
         }

@@ -81,6 +81,10 @@ pub enum SpecError {
     UnknownWord { option: &'static str, source: UnknownWord },
     #[error("steal={0} says nothing that is known; use all, none, or mac= with an Ethernet address like 02:00:00:00:00:01")]
     BadSteal(String),
+    #[error("`{0}` is nothing that `vswitch open` opens; write af-xdp:DEVICE")]
+    NotHandedOver(String),
+    #[error("vlan, trunk, ofport and icmp-too-big are the port's, not the device's: give them to `vswitch run`, with af-xdp:fd=N")]
+    OfThePort,
     #[error("ofport={0} is not a number from 1 to {max}, nor local", max = PortNo::MAX.0)]
     BadOfport(String),
     #[error("option {0} is given twice; give it once")]
@@ -236,7 +240,8 @@ pub(super) fn once<T>(option: &'static str, place: &mut Option<T>, value: T) -> 
     if place.replace(value).is_some() { Err(SpecError::Twice(option)) } else { Ok(()) }
 }
 
-fn number(option: &'static str, value: &str, least: u32, most: u32) -> Result<u32, SpecError> {
+/// A decimal number in a range.
+pub(super) fn number(option: &'static str, value: &str, least: u32, most: u32) -> Result<u32, SpecError> {
     let plain = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
     match value.parse() {
         Ok(number) if plain && (least..=most).contains(&number) => Ok(number),
@@ -262,7 +267,7 @@ fn vlan_range(text: &str) -> Result<(u16, u16), SpecError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::kinds::{Role, Steal};
+    use super::super::kinds::{Handed, Role, Steal, parse_device};
     use super::super::words::{XdpMode, ZeroCopy};
     use super::*;
 
@@ -359,6 +364,7 @@ mod tests {
             kind("af-xdp:eth0,queues=2,mode=generic,zero-copy=off,steal=mac=02:00:00:00:00:aB,busy-poll,mtu=1400,trunk=1-9,ofport=3"),
             PortKind::Device(Device::AfXdp(all))
         );
+        assert_eq!(kind("af-xdp:fd=7,queues=2,vlan=3"), PortKind::Device(Device::Handed(Handed { descriptor: 7, queues: 2 })));
         assert!(parse_port("a=tap:t,icmp-too-big").expect("the device has an MTU").1.icmp_too_big);
         assert_eq!(parse_port("a=tap:t,ofport=local").expect("valid").1.ofport, Some(PortNo::LOCAL));
     }
@@ -381,11 +387,27 @@ mod tests {
             ("af-xdp:e,steal=some", "steal=some says nothing that is known; use all, none, or mac="),
             ("af-xdp:e,steal=mac=02:00:00:00:00", "steal=mac=02:00:00:00:00 says nothing that is known"),
             ("af-xdp:e,steal=mac=01:00:5e:00:00:01", "steal=mac=01:00:5e:00:00:01 says nothing that is known"),
+            ("af-xdp:fd=2", "fd=2 is not a number from 3 to 2147483647"),
+            ("af-xdp:fd=x", "fd=x is not a number"),
+            ("af-xdp:fd=3,mtu=1500", "there is no option `mtu` for a port of kind af-xdp:fd=N"),
+            ("af-xdp:fd=3,steal=all", "those of the device are for `vswitch open`"),
             ("tap:t,ofport=LOCAL", "ofport=LOCAL is not a number from 1 to 4294967040, nor local"),
             ("tap:t,ofport=4294967294", "ofport=4294967294 is not a number"),
         ] {
             let error = error(text);
             assert!(error.contains(says), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_handed_over_is_a_device_without_a_port() {
+        let device = parse_device("af-xdp:eth0,queues=2,mtu=9000").expect("a device");
+        assert_eq!((device.device.as_str(), device.queues, device.mtu), ("eth0", 2, Some(9000)));
+        for text in ["tap:t", "af-xdp:fd=3"] {
+            assert_eq!(parse_device(text), Err(SpecError::NotHandedOver(text.into())));
+        }
+        for option in ["vlan=1", "trunk=1-2", "ofport=3", "icmp-too-big"] {
+            assert_eq!(parse_device(&format!("af-xdp:e,{option}")), Err(SpecError::OfThePort));
         }
     }
 

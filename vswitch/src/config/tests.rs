@@ -11,7 +11,7 @@ fn flags(line: &str) -> RunArgs {
     let cli = Cli::try_parse_from(["vswitch", "run"].into_iter().chain(line.split_whitespace())).expect("valid flags");
     match cli.command {
         Command::Run(run) => run,
-        Command::Ctl(_) => unreachable!("the line says run"),
+        Command::Ctl(_) | Command::Open(_) => unreachable!("the line says run"),
     }
 }
 

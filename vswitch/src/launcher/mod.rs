@@ -33,6 +33,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::cli::RunArgs;
 use crate::config::{ConfigFile, RunDir, TlsFile};
+use crate::uplink::handed::Inherited;
 use crate::uplink::{self, links::Links};
 use channel::{Answer, Asked, Channel, Given, Request};
 use sockets::SocketFiles;
@@ -60,12 +61,13 @@ pub enum LauncherError {
 
 /// Runs a switch until it ends. Returns its exit status.
 pub fn run(args: &RunArgs, run_dir: &RunDir) -> Result<u8, LauncherError> {
+    let inherited = Inherited::find();
     // Held until both processes have ended: the switch inherits it.
     let _lock = lock(run_dir.path())?;
     let stop = stop_signals().map_err(LauncherError::Start)?;
     let (channel, far) = Channel::pair().map_err(LauncherError::Start)?;
     let child = start(far).map_err(LauncherError::Start)?;
-    let status = Launcher { args, files: SocketFiles::default(), channel, child, stop }.serve()?;
+    let status = Launcher { args, files: SocketFiles::default(), inherited, channel, child, stop }.serve()?;
     match (status.code(), status.signal()) {
         (Some(code), _) => Ok(u8::try_from(code).unwrap_or(1)),
         (None, signal) => Err(LauncherError::Killed(signal.unwrap_or_default())),
@@ -116,6 +118,7 @@ fn start(channel: OwnedFd) -> io::Result<Child> {
 struct Launcher<'a> {
     args: &'a RunArgs,
     files: SocketFiles,
+    inherited: Inherited,
     channel: Channel,
     child: Child,
     stop: UnixStream,
@@ -186,7 +189,9 @@ impl Launcher<'_> {
                 }
                 Err(error) => Err(error.to_string()),
             },
-            Request::OpenDevice(device) => uplink::open(&device).map(|(opened, descriptors)| Given { descriptors, device: Some(opened) }),
+            Request::OpenDevice(device) => {
+                uplink::open(&device, &mut self.inherited).map(|(opened, descriptors)| Given { descriptors, device: Some(opened) })
+            }
             Request::WatchDevices => Links::open().map(Given::from).map_err(|error| error.to_string()),
             Request::Ready => {
                 announce_ready();

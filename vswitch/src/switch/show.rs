@@ -14,7 +14,7 @@ use super::openflow::{Controller, SECOND, State};
 use super::ports::SwitchPort;
 use super::worker::WorkerThread;
 use super::{Switch, clock};
-use crate::config::{Name, PortConfig, PortKind, Role, VlanSpec, XdpMode};
+use crate::config::{Device, Name, PortConfig, PortKind, Role, VlanSpec, XdpMode};
 use crate::document::{self, AfXdp, AfXdpQueue, Drops, PortDetails, PortSummary};
 use crate::openflow::agent::{ConnectionId, Origin, Phase, Role as OpenFlowRole, Status};
 use crate::uplink::afxdp::{How, Watch};
@@ -201,7 +201,7 @@ pub fn details(entry: &tables::Port, config: &PortConfig, port: &SwitchPort) -> 
             Role::Server => "server".to_owned(),
             Role::Client => "client".to_owned(),
         }),
-        device: device.map(|device| device.name().to_string()),
+        device: device.map(Device::name),
         af_xdp: af_xdp(port.watches()),
         connected,
         queues: config.spec.kind.queues(),

@@ -7,6 +7,7 @@
 //! What the kernel has to say of devices - that one came, went, is up or down - comes over netlink ([`links`]).
 
 pub mod afxdp;
+pub mod handed;
 pub mod links;
 mod queues;
 mod sys;
@@ -21,6 +22,7 @@ use datapath::port::{PortNo, RxQueue, Transmitted};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Device;
+use handed::Inherited;
 pub use queues::Queues;
 
 /// One queue of a device, in service. Its descriptors are closed with it.
@@ -78,9 +80,10 @@ impl Mtu {
     }
 }
 
-/// Opens a device, with the privilege that it takes. An error is one line that names the device and says what to do.
-pub fn open(device: &Device) -> Result<(Opened, Vec<OwnedFd>), String> {
+/// Opens a device, with the privilege that it takes, or takes it out of a descriptor. An error is one line that names the device and says what to do.
+pub fn open(device: &Device, inherited: &mut Inherited) -> Result<(Opened, Vec<OwnedFd>), String> {
     match device {
+        Device::Handed(handed) => inherited.take(handed).map_err(|error| error.to_string()),
         Device::Tap(tap) => tap::open(tap).map_err(|error| error.to_string()),
         Device::AfXdp(device) => afxdp::open(device).map_err(|error| error.to_string()),
     }

@@ -1,4 +1,5 @@
-//! System calls on network devices that rustix does not have: the one room for `unsafe` of taps, and of what all devices have in common.
+//! System calls on network devices that rustix does not have, and on descriptors that go by their number: the one room for `unsafe` of taps, and of what all
+//! devices have in common.
 //!
 //! Each function is safe to call with any arguments: the kernel checks descriptors and names, and every pointer that it gets is to memory of ours that is as
 //! large as the request says - or, for what [`write_frame`] reads, as large as a [`Segment`] promises.
@@ -6,10 +7,11 @@
 use std::ffi::{c_int, c_short, c_uint};
 use std::io;
 use std::iter::once;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use datapath::memory::Segment;
 use libc::{ifreq, iovec};
+use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 
 use crate::config::DeviceName;
 
@@ -96,6 +98,18 @@ unsafe fn ethtool<T>(socket: impl AsFd, name: &DeviceName, settings: &mut T) -> 
     let mut request = request(name);
     request.ifr_ifru.ifru_data = (settings as *mut T).cast();
     about(socket, libc::SIOCETHTOOL, &mut request)
+}
+
+/// Has a descriptor that this process was started with closed in programs that it starts. Fails if there is none of this number.
+pub fn set_close_on_exec(number: i32) -> io::Result<()> {
+    // SAFETY: used in this call alone, which fails if there is no such descriptor. Nobody closes it meanwhile: nobody owns what a process was started with.
+    Ok(fcntl_setfd(unsafe { BorrowedFd::borrow_raw(number) }, FdFlags::CLOEXEC)?)
+}
+
+/// A descriptor of our own for what this process was started with.
+pub fn duplicate(number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: as above.
+    Ok(fcntl_dupfd_cloexec(unsafe { BorrowedFd::borrow_raw(number) }, 0)?)
 }
 
 /// The number of a device. Any socket of its network namespace will do, here and below.

@@ -47,6 +47,13 @@ pub struct Layout {
     pub notes: Vec<String>,
 }
 
+impl Layout {
+    /// The number of queues.
+    pub fn queues(&self) -> u16 {
+        self.queues
+    }
+}
+
 /// How frames are taken from a device, which may be less well than was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct How {
