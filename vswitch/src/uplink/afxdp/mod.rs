@@ -39,6 +39,8 @@ pub struct Layout {
     ring: u32,
     /// The size of a chunk in bytes.
     chunk: u32,
+    /// A frame may take several chunks.
+    pieces: bool,
     /// Looking for frames drives the device.
     busy_poll: bool,
     /// How frames are taken.
@@ -99,7 +101,7 @@ fn chunks(queues: u16, ring: u32) -> u32 {
 
 /// Makes queues of the descriptors of a device. Their frames come in through `port`.
 pub fn queues(layout: &Layout, descriptors: Vec<OwnedFd>, port: PortNo, mtu: &Mtu) -> Result<Vec<Queue>, String> {
-    let Layout { queues, ring, chunk, .. } = *layout;
+    let Layout { queues, ring, chunk, pieces, .. } = *layout;
     let mut descriptors = descriptors.into_iter();
     let file = descriptors.next().ok_or("the launcher passed no memory for frames")?;
     let sockets: Vec<_> = descriptors.by_ref().take(queues.into()).collect();
@@ -116,7 +118,7 @@ pub fn queues(layout: &Layout, descriptors: Vec<OwnedFd>, port: PortNo, mtu: &Mt
         made.push(Queue {
             kick: rx.kick(),
             rx: Box::new(rx),
-            tx: Box::new(tx::Tx::start(socket.clone(), mtu.clone(), first + half)),
+            tx: Box::new(tx::Tx::start(socket.clone(), mtu.clone(), first + half, pieces)),
             watch: Some(Watch { how: layout.how, socket }),
         });
     }

@@ -59,7 +59,7 @@ pub enum AfXdpError {
     Program(DeviceName),
     #[error("device {0}: one of its queues is in use by another AF_XDP socket; end the process that has it")]
     Busy(DeviceName),
-    #[error("device {0}: its driver has no zero-copy; leave zero-copy=on out")]
+    #[error("device {0}: its driver has no zero-copy, or none for frames of its MTU; leave zero-copy=on out")]
     NoZeroCopy(DeviceName),
     #[error(
         "device {0}: the memory for frames may not be locked; raise the limit (in a systemd unit: LimitMEMLOCK=infinity; else: ulimit -l unlimited)"
@@ -89,14 +89,15 @@ pub fn open(wanted: &AfXdp) -> Result<(Opened, Vec<OwnedFd>), AfXdpError> {
     opening.keep_tags(&control, &mut notes);
 
     let mtu = device_sys::mtu(&control, device).map_err(|error| opening.failed("asking for its MTU", error))?;
-    let chunk = if mtu + HEADER <= CHUNK_SMALL - HEADROOM { CHUNK_SMALL } else { CHUNK_LARGE };
+    let fits = |chunk| mtu + HEADER <= chunk - HEADROOM;
+    let chunk = if fits(CHUNK_SMALL) { CHUNK_SMALL } else { CHUNK_LARGE };
     let count = chunks(wanted.queues, RING);
     let file = Umem::file(count, chunk).map_err(|error| opening.failed("making memory for frames", error))?;
     let umem = Umem::map(&file, count, chunk).map_err(|error| opening.failed("mapping memory for frames", error))?;
     // First, so that whoever has the device already is named as one who has its frames; as long as there are no sockets in the map, all goes on to the host.
     let map = sys::create_xskmap(wanted.queues.into()).map_err(|error| opening.failed("making a map of sockets", error))?;
     let (link, native) = opening.attach(index, &map, &mut notes)?.unzip();
-    let sockets = opening.sockets(&umem, index)?;
+    let (sockets, pieces) = opening.sockets(&umem, index, fits(chunk))?;
     for (socket, queue) in sockets.iter().zip(0..) {
         sys::set_socket(&map, queue, socket.as_fd()).map_err(|error| opening.failed("entering a socket into the map", error))?;
     }
@@ -104,13 +105,19 @@ pub fn open(wanted: &AfXdp) -> Result<(Opened, Vec<OwnedFd>), AfXdpError> {
     if wanted.zero_copy == ZeroCopy::Auto && !zero_copy {
         notes.push("its driver has no zero-copy: the kernel copies each frame once".to_owned());
     }
+    if !pieces {
+        notes.push(format!(
+            "with zero-copy, frames are taken in one piece each: should its MTU be raised beyond {}, delete the port and add it again",
+            chunk - HEADROOM - HEADER
+        ));
+    }
 
     let promiscuous = match wanted.steal {
         Steal::None => None,
         _ => Some(sys::keep_promiscuous(index).map_err(|error| opening.failed("making it promiscuous", error))?),
     };
     let how = How { native: native.unwrap_or(false), zero_copy };
-    let layout = Layout { queues: wanted.queues, ring: RING, chunk, busy_poll: wanted.busy_poll, how, notes };
+    let layout = Layout { queues: wanted.queues, ring: RING, chunk, pieces, busy_poll: wanted.busy_poll, how, notes };
     let descriptors = [file].into_iter().chain(sockets).chain(link).chain(promiscuous).collect();
     Ok((Opened { index, leg: Leg::AfXdp(layout) }, descriptors))
 }
@@ -174,9 +181,9 @@ impl Opening<'_> {
         }
     }
 
-    /// A bound socket for each queue, all over the same memory.
-    fn sockets(&self, umem: &Umem, index: u32) -> Result<Vec<OwnedFd>, AfXdpError> {
-        let mut sockets: Vec<OwnedFd> = Vec::new();
+    /// A bound socket for each queue, all over the same memory; and whether frames may come and go in several pieces. If not, they must `fit` into a chunk.
+    fn sockets(&self, umem: &Umem, index: u32, fit: bool) -> Result<(Vec<OwnedFd>, bool), AfXdpError> {
+        let (mut sockets, mut pieces): (Vec<OwnedFd>, _) = (Vec::new(), true);
         for queue in 0..u32::from(self.wanted.queues) {
             let socket = socket_with(AddressFamily::XDP, SocketType::RAW, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None);
             let socket = socket.map_err(|error| self.failed("opening an AF_XDP socket", error.into()))?;
@@ -190,27 +197,40 @@ impl Opening<'_> {
                 sys::set_busy_poll(socket.as_fd(), BUSY_MICROS, BUSY_BUDGET)
                     .map_err(|error| self.failed("asking for busy polling", error))?;
             }
-            let bound = patiently(|| match sockets.first() {
-                None => bind(&socket, &SocketAddrXdp::new(self.flags(), index, queue)),
-                Some(first) => {
+            let bound = match sockets.first() {
+                None => self.bind_first(&socket, index, fit).map(|several| pieces = several),
+                Some(first) => patiently(|| {
                     let addr = SocketAddrXdp::new(Flags::XDP_SHARED_UMEM, index, queue);
                     bind(&socket, &SocketAddrXdpWithSharedUmem { addr, shared_umem_fd: first.as_fd() })
-                }
-            });
+                }),
+            };
             bound.map_err(|error| self.bind_error(error, queue))?;
             sockets.push(socket);
         }
-        Ok(sockets)
+        Ok((sockets, pieces))
     }
 
-    fn flags(&self) -> Flags {
+    /// Binds the socket of the first queue, and says whether frames may have several pieces.
+    ///
+    /// Many drivers have zero-copy for frames in one piece only. For several, the kernel would copy rather than take one piece; so that is tried first, if all frames
+    /// fit.
+    fn bind_first(&self, socket: &OwnedFd, index: u32, fit: bool) -> Result<bool, Errno> {
+        let bind = |flags| patiently(|| bind(socket, &SocketAddrXdp::new(flags | Flags::XDP_USE_NEED_WAKEUP, index, 0)));
+        if fit && self.wanted.zero_copy != ZeroCopy::Off {
+            match bind(Flags::XDP_ZEROCOPY) {
+                Ok(()) => return Ok(false),
+                Err(Errno::BUSY) => return Err(Errno::BUSY),
+                // What has nothing to do with zero-copy is found again.
+                Err(_) => {}
+            }
+        }
         let copies = match self.wanted.zero_copy {
             // The kernel tries zero-copy first.
             ZeroCopy::Auto => Flags::empty(),
             ZeroCopy::On => Flags::XDP_ZEROCOPY,
             ZeroCopy::Off => Flags::XDP_COPY,
         };
-        copies | Flags::XDP_USE_NEED_WAKEUP | Flags::XDP_USE_SG
+        bind(copies | Flags::XDP_USE_SG).map(|()| true)
     }
 
     fn bind_error(&self, error: Errno, queue: u32) -> AfXdpError {

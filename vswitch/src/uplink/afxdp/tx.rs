@@ -24,6 +24,7 @@ use crate::uplink::{Mtu, TxQueue};
 
 /// The most chunks that a frame may take: the kernel puts each into one piece of its own buffer, and these have at most 17 (`MAX_SKB_FRAGS`).
 const PIECES_MAX: usize = 16;
+
 /// A queue's transmitting half, in service.
 #[derive(Debug)]
 pub struct Tx {
@@ -31,6 +32,8 @@ pub struct Tx {
     mtu: Mtu,
     /// The queue's chunks for transmitting begin here.
     first: u64,
+    /// The most chunks that a frame may take.
+    pieces: usize,
     free: Vec<u64>,
     /// How far the transmit ring was written, and published, and the completion ring read.
     filled: u32,
@@ -39,13 +42,14 @@ pub struct Tx {
 }
 
 impl Tx {
-    /// Takes a queue into service, with its chunks for transmitting: as many as the rings have entries, from `first` on. A packet longer than `mtu` is dropped.
-    pub fn start(socket: Arc<Socket>, mtu: Mtu, first: u64) -> Self {
+    /// Takes a queue into service, with its chunks for transmitting: as many as the rings have entries, from `first` on. A packet longer than `mtu` is dropped, and one
+    /// longer than a chunk unless a frame may have several `pieces`.
+    pub fn start(socket: Arc<Socket>, mtu: Mtu, first: u64, pieces: bool) -> Self {
         let chunk_size = socket.umem.chunk_size() as u64;
         let free = (0..u64::from(socket.size)).rev().map(|chunk| first + chunk * chunk_size).collect();
         let Rings { tx, completion, .. } = &socket.rings;
         let (filled, completed) = (tx.producer(), completion.consumer());
-        Self { socket, mtu, first, free, filled, published: filled, completed }
+        Self { socket, mtu, first, pieces: if pieces { PIECES_MAX } else { 1 }, free, filled, published: filled, completed }
     }
 
     /// Takes back the chunks of frames that were sent.
@@ -90,7 +94,7 @@ impl Sink for Tx {
     fn write<'p>(&mut self, _: &Offload, _: usize, pieces: impl Iterator<Item = Segment<'p>>, len: usize) -> Result<(), TxDrop> {
         let chunk_size = self.socket.umem.chunk_size();
         let count = len.div_ceil(chunk_size);
-        if count > PIECES_MAX {
+        if count > self.pieces {
             return Err(TxDrop::TooLong);
         }
         let Some(rest) = self.free.len().checked_sub(count) else { return Err(TxDrop::RingFull) };
