@@ -93,6 +93,16 @@ impl Process {
         }
     }
 
+    /// Stops it (SIGSTOP) with everything it started, until [`Process::go_on`].
+    pub fn pause(&self) {
+        self.family().into_iter().for_each(|id| signal(id, Signal::STOP));
+    }
+
+    /// Takes [`Process::pause`] back.
+    pub fn go_on(&self) {
+        self.family().into_iter().for_each(|id| signal(id, Signal::CONT));
+    }
+
     /// The share of one processor that it uses, with what it started, measured for `window`.
     pub fn cpu_share(&self, window: Duration) -> f64 {
         let (start, before) = (Instant::now(), self.cpu_time());

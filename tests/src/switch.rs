@@ -93,6 +93,14 @@ impl Switch {
         self.process.kill();
     }
 
+    /// Has every process of the switch stand still while `work` is done.
+    pub fn paused<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.process.pause();
+        let done = work();
+        self.process.go_on();
+        done
+    }
+
     /// Starts it again after [`Switch::kill`], with the same arguments and the same run directory, and waits until it is ready.
     pub fn restart(&mut self) {
         self.process = run(&self.dir, &self.command);

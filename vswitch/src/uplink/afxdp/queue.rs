@@ -97,12 +97,11 @@ impl Socket {
         self.busy.load(Ordering::Relaxed)
     }
 
-    /// How many frames for this queue the kernel dropped.
+    /// How many frames for this queue the kernel dropped. It counts, too, how often it found the fill ring empty: but a frame that is dropped for that is among
+    /// these, and a device with zero-copy looks without having a frame.
     pub fn dropped_by_kernel(&self) -> u64 {
         // A device that is gone has no say.
-        sockopt::xdp_statistics(self).map_or(0, |statistics| {
-            statistics.rx_dropped + statistics.rx_ring_full.unwrap_or(0) + statistics.rx_fill_ring_empty_descs.unwrap_or(0)
-        })
+        sockopt::xdp_statistics(self).map_or(0, |statistics| statistics.rx_dropped + statistics.rx_ring_full.unwrap_or(0))
     }
 
     /// Where the chunks for receiving are.
