@@ -186,9 +186,14 @@ impl Worker {
         self.inputs.remove(port);
     }
 
+    /// Whether tables were published that it has not taken up.
+    pub fn is_outdated(&self) -> bool {
+        self.published.epoch() != self.tables.epoch()
+    }
+
     /// Takes up the tables published last, and says so to whoever waits for it.
     pub fn take_up(&mut self) {
-        if self.published.epoch() != self.tables.epoch() {
+        if self.is_outdated() {
             let tables = self.published.current();
             self.engine.cache.settle(&self.tables);
             self.tables = tables;

@@ -24,24 +24,11 @@ fn cached(switch: &Switch) -> u64 {
 #[test]
 fn no_frame_after_the_reply_goes_by_the_old_rules() {
     let rounds: usize = std::env::var("VSWITCH_ROUNDS").map_or(10_000, |number| number.parse().expect("VSWITCH_ROUNDS is a number"));
-    let ports: Vec<_> = (1..=4).map(|number| format!("vm{number}=vhost-user:vm{number}.sock,queues=2")).collect();
-    let usable = rustix::thread::sched_getaffinity(None).expect("the affinity");
-    let cpus: Vec<_> = (0..1024).filter(|cpu| usable.is_set(*cpu)).take(2).map(|cpu| cpu.to_string()).collect();
-    let cpus = cpus.join(",");
-    let args = ["--fail-mode", "secure", "--cpus", &cpus].into_iter();
-    let switch = Switch::start(&args.chain(ports.iter().flat_map(|port| ["--port", port])).collect::<Vec<_>>());
-    let [one, two, three, mut other] = [1, 2, 3, 4].map(|number| {
-        let options = Options { queue_pairs: 2, ..Options::default() };
-        let guest = Guest::connect(&switch.path(&format!("vm{number}.sock")), options).expect("a guest");
-        let port = format!("vm{number}");
-        until(PATIENCE, "the link is up", || (switch.ctl_json(&["port", "show", &port])["link"] == "up").then_some(()));
-        guest
-    });
-    let mut stage = Rounds::new(&switch.path("br0.mgmt"), [one, two, three], FLOWS, PATIENCE);
+    let (switch, mut stage, mut other) = start(&[], FLOWS);
     switch.ofctl("add-flow", &[BUSY]);
 
     let mut latencies = std::thread::scope(|scope| {
-        let rounds = scope.spawn(|| run(&mut stage, &switch, rounds));
+        let rounds = scope.spawn(|| run(&mut stage, &switch, FLOWS, rounds));
         let mut flow = 0u32;
         while !rounds.is_finished() {
             for pair in 0..other.pairs() {
@@ -62,12 +49,38 @@ fn no_frame_after_the_reply_goes_by_the_old_rules() {
     );
 }
 
+/// The control thread does for those that sleep what a barrier asks of them.
+#[test]
+fn workers_that_sleep_go_by_the_new_rules_when_they_wake() {
+    let (switch, mut stage, _other) = start(&["--poll", "interrupt"], 100);
+    run(&mut stage, &switch, 100, 3000);
+}
+
+/// A switch with two workers, and guests at three ports that play the rounds; and one more.
+fn start(more: &[&str], flows: u32) -> (Switch, Rounds, Guest) {
+    let ports: Vec<_> = (1..=4).map(|number| format!("vm{number}=vhost-user:vm{number}.sock,queues=2")).collect();
+    let usable = rustix::thread::sched_getaffinity(None).expect("the affinity");
+    let cpus: Vec<_> = (0..1024).filter(|cpu| usable.is_set(*cpu)).take(2).map(|cpu| cpu.to_string()).collect();
+    let cpus = cpus.join(",");
+    let args = ["--fail-mode", "secure", "--cpus", &cpus].into_iter().chain(more.iter().copied());
+    let switch = Switch::start(&args.chain(ports.iter().flat_map(|port| ["--port", port])).collect::<Vec<_>>());
+    let [one, two, three, other] = [1, 2, 3, 4].map(|number| {
+        let options = Options { queue_pairs: 2, ..Options::default() };
+        let guest = Guest::connect(&switch.path(&format!("vm{number}.sock")), options).expect("a guest");
+        let port = format!("vm{number}");
+        until(PATIENCE, "the link is up", || (switch.ctl_json(&["port", "show", &port])["link"] == "up").then_some(()));
+        guest
+    });
+    let stage = Rounds::new(&switch.path("br0.mgmt"), [one, two, three], flows, PATIENCE);
+    (switch, stage, other)
+}
+
 /// Goes through so many rounds while all flows are cached, and says how long each change took until its barrier reply.
-fn run(stage: &mut Rounds, switch: &Switch, rounds: usize) -> Vec<Duration> {
+fn run(stage: &mut Rounds, switch: &Switch, flows: u32, rounds: usize) -> Vec<Duration> {
     let mut latencies = Vec::new();
     while latencies.len() < rounds {
         stage.warm_up();
-        until(PATIENCE, "all flows are cached", || (cached(switch) >= u64::from(FLOWS)).then_some(()));
+        until(PATIENCE, "all flows are cached", || (cached(switch) >= u64::from(flows)).then_some(()));
         let mut block = Vec::new();
         for number in 0..BLOCK.min(rounds - latencies.len()) {
             let round = stage.round();
@@ -81,7 +94,7 @@ fn run(stage: &mut Rounds, switch: &Switch, rounds: usize) -> Vec<Duration> {
             block.push(round.latency);
         }
         // On a very slow machine they may be idle already, and the block does not count.
-        if cached(switch) >= u64::from(FLOWS) {
+        if cached(switch) >= u64::from(flows) {
             latencies.append(&mut block);
         }
     }

@@ -34,7 +34,7 @@ impl Forwarding {
 impl Datapath for Forwarding {
     fn publish(&mut self, tables: Tables) {
         self.published.publish(tables);
-        self.workers.wake();
+        self.workers.take_up();
     }
 
     fn barrier(&mut self) {

@@ -8,14 +8,18 @@
 //! frame of a queue at rest waits no longer than one that wakes a sleeping worker. Without such queues, a busy worker makes no system call.
 //!
 //! What the control thread wants of a worker it posts as a closure, which the worker runs between two breaths, when no frame is under way.
-//! Posting always wakes: the event stays with the epoll until the worker sleeps next, so none is missed and no flag says who sleeps.
+//! Posting always wakes: the event stays with the epoll until the worker sleeps next, so none is missed.
+//!
+//! A worker that sleeps leaves all that it has, its [`State`], where the control thread can get at it. So what control asks of all workers and waits for, a
+//! barrier above all, it does itself for those that sleep, and wakes nobody; being woken takes a thread tens of microseconds. A worker that wakes meanwhile waits
+//! for its state.
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
 use datapath::Nanos;
@@ -39,10 +43,12 @@ const DEEPLY: Nanos = 2_000;
 const BUSY_SLACK: u64 = 1 << 15;
 /// The same when there are none.
 const IDLE_SLACK: u64 = 1 << 12;
+/// The most events that are heard at once.
+const EVENTS: usize = 64;
 /// The epoll's word for the wake-up; the others are the numbers of ports.
 const WAKE: u64 = 0;
 
-type Job = Box<dyn FnOnce(&mut Thread) + Send>;
+type Job = Box<dyn FnOnce(&mut State) + Send>;
 
 /// A running worker, as the control thread sees it.
 #[derive(Debug)]
@@ -68,6 +74,8 @@ struct Shared {
     wake: OwnedFd,
     jobs: Mutex<Vec<Job>>,
     has_jobs: AtomicBool,
+    /// The state of a worker that sleeps.
+    parked: Mutex<Option<Box<State>>>,
     busy_cycles: AtomicU64,
     idle_cycles: AtomicU64,
 }
@@ -96,6 +104,7 @@ impl WorkerThread {
             wake,
             jobs: Mutex::default(),
             has_jobs: AtomicBool::new(false),
+            parked: Mutex::default(),
             busy_cycles: AtomicU64::new(0),
             idle_cycles: AtomicU64::new(0),
         });
@@ -108,8 +117,8 @@ impl WorkerThread {
             // The starter waits for it.
             let _ = started.0.send(pinned);
             if ok {
-                Thread { shared: its, worker, clock: CoarseClock::start(), patience: Patience::new(polling), unkicked: 0, stop: false }
-                    .run();
+                let state = State { worker, patience: Patience::new(polling), unkicked: 0, stop: false };
+                Thread { shared: its, clock: CoarseClock::start() }.run(Box::new(state));
             }
         })?;
         match started.1.recv() {
@@ -132,21 +141,27 @@ impl WorkerThread {
     /// Runs `job` between two breaths. The answer comes when it is done; never, if the worker is gone.
     pub fn post<R: Send + 'static>(&self, job: impl FnOnce(&mut Worker) -> R + Send + 'static) -> Receiver<R> {
         let (sender, receiver) = channel();
-        self.shared.post(move |thread| {
+        self.shared.post(move |state| {
             // Whoever asked may not want the answer.
-            let _ = sender.send(job(&mut thread.worker));
+            let _ = sender.send(job(&mut state.worker));
         });
         receiver
     }
 
-    /// Makes it take up newly published tables, if it sleeps.
-    pub fn wake(&self) {
-        self.shared.wake();
+    /// Runs `job`, behind all that was posted before, if the worker sleeps; it need not be woken for it. Gives the job back otherwise.
+    pub fn if_asleep<R, J: FnOnce(&mut Worker) -> R>(&self, job: J) -> Result<R, J> {
+        match &mut *lock(&self.shared.parked) {
+            Some(state) => {
+                self.shared.run_jobs(state);
+                Ok(job(&mut state.worker))
+            }
+            None => Err(job),
+        }
     }
 
     /// Changes what it does when there is no work.
     pub fn set_polling(&self, polling: Polling) {
-        self.shared.post(move |thread| thread.patience.set(polling));
+        self.shared.post(move |state| state.patience.set(polling));
     }
 
     /// What it did with its time so far.
@@ -163,7 +178,7 @@ impl WorkerThread {
 
 impl Drop for WorkerThread {
     fn drop(&mut self) {
-        self.shared.post(|thread| thread.stop = true);
+        self.shared.post(|state| state.stop = true);
         if let Some(thread) = self.thread.take() {
             // A panic of the worker has ended the process already.
             let _ = thread.join();
@@ -178,9 +193,9 @@ impl Kicks {
             epoll::add(&self.shared.epoll, kick, EventData::new_u64(self.port.0.into()), EventFlags::IN | EventFlags::ET)?;
         }
         let (port, unkicked) = (self.port, usize::from(kick.is_none()));
-        self.shared.post(move |thread| {
-            thread.unkicked += unkicked;
-            thread.worker.rouse(port);
+        self.shared.post(move |state| {
+            state.unkicked += unkicked;
+            state.worker.rouse(port);
         });
         Ok(())
     }
@@ -190,14 +205,14 @@ impl Kicks {
         match kick {
             // It fails only if it was not there.
             Some(kick) => drop(epoll::delete(&self.shared.epoll, kick.as_fd())),
-            None => self.shared.post(|thread| thread.unkicked -= 1),
+            None => self.shared.post(|state| state.unkicked -= 1),
         }
     }
 }
 
 impl Shared {
-    fn post(&self, job: impl FnOnce(&mut Thread) + Send + 'static) {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(job));
+    fn post(&self, job: impl FnOnce(&mut State) + Send + 'static) {
+        lock(&self.jobs).push(Box::new(job));
         self.has_jobs.store(true, Ordering::Release);
         self.wake();
     }
@@ -207,25 +222,44 @@ impl Shared {
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 
+    /// Waits for kicks and wake-ups. None if it was interrupted.
+    fn wait<'a>(&self, events: &'a mut [MaybeUninit<epoll::Event>], timeout: Option<&Timespec>) -> &'a [epoll::Event] {
+        epoll::wait(&self.epoll, events, timeout).map_or(&[], |(events, _)| events)
+    }
+
+    fn run_jobs(&self, state: &mut State) {
+        self.has_jobs.store(false, Ordering::Relaxed);
+        let jobs = std::mem::take(&mut *lock(&self.jobs));
+        jobs.into_iter().for_each(|job| job(state));
+    }
+
     fn count(counter: &AtomicU64, more: u64) {
         // One writer: no locked instruction.
         counter.store(counter.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
     }
 }
 
-/// The thread's own.
-struct Thread {
-    shared: Arc<Shared>,
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What jobs may change: the thread's own while it is awake.
+struct State {
     worker: Worker,
-    clock: CoarseClock,
     patience: Patience,
     /// Rings that can't kick: as long as there are any, it must not sleep, nor put queues to rest.
     unkicked: usize,
     stop: bool,
 }
 
+/// The thread's own.
+struct Thread {
+    shared: Arc<Shared>,
+    clock: CoarseClock,
+}
+
 impl Thread {
-    fn run(mut self) {
+    fn run(mut self, mut state: Box<State>) {
         let (mut cycle, mut listened) = (cycles(), 0);
         let mut now = self.clock.at(cycle, 0);
         let (mut idle_since, mut maintained, mut rested) = (now, now, now);
@@ -233,35 +267,38 @@ impl Thread {
         let (mut busy, mut slept) = (false, false);
         loop {
             let deeply = busy || now - idle_since < DEEPLY;
-            let frames = if deeply { self.worker.breathe_deeply(now) } else { self.worker.breathe(now) };
+            let frames = if deeply { state.worker.breathe_deeply(now) } else { state.worker.breathe(now) };
             let after = cycles();
             Shared::count(if frames > 0 { &self.shared.busy_cycles } else { &self.shared.idle_cycles }, after.wrapping_sub(cycle));
             cycle = after;
 
             let slack = if frames > 0 { BUSY_SLACK } else { IDLE_SLACK };
             now = self.clock.at(cycle, slack);
-            let listens = self.worker.has_resting() && cycle.wrapping_sub(listened) > slack;
+            let listens = state.worker.has_resting() && cycle.wrapping_sub(listened) > slack;
             if listens {
                 listened = cycle;
             }
-            let heard = listens && self.listen(Some(&Timespec::default()));
+            let heard = listens && {
+                let mut events = [const { MaybeUninit::uninit() }; EVENTS];
+                state.rouse(self.shared.wait(&mut events, Some(&Timespec::default())))
+            };
             if self.shared.has_jobs.load(Ordering::Acquire) {
-                self.run_jobs();
-                if self.stop {
-                    return self.worker.settle();
-                }
+                self.shared.run_jobs(&mut state);
+            }
+            if state.stop {
+                return state.worker.settle();
             }
             if now >= maintained + maintain_after {
-                maintain_after = self.worker.maintain(now);
+                maintain_after = state.worker.maintain(now);
                 maintained = now;
             }
-            if now >= rested + REST_EVERY && self.unkicked == 0 {
-                self.worker.rest();
+            if now >= rested + REST_EVERY && state.unkicked == 0 {
+                state.worker.rest();
                 rested = now;
             }
             if frames > 0 {
                 if std::mem::take(&mut slept) {
-                    self.patience.learn(now - idle_since, frames);
+                    state.patience.learn(now - idle_since, frames);
                 }
                 busy = true;
                 continue;
@@ -271,12 +308,12 @@ impl Thread {
                 idle_since = now;
             }
             // What woke it may be a word of the control thread's, which is heeded by a breath: it must not sleep before the next one.
-            if !deeply && !heard && self.unkicked == 0 && self.patience.is_over(now - idle_since) {
+            if !deeply && !heard && state.unkicked == 0 && state.patience.is_over(now - idle_since) {
                 let until = match idle_since >= maintained {
                     true => Some(maintained + maintain_after),
-                    false => (self.worker.stats().megaflows > 0).then_some(maintained + IDLE_SLOWNESS * maintain_after),
+                    false => (state.worker.stats().megaflows > 0).then_some(maintained + IDLE_SLOWNESS * maintain_after),
                 };
-                self.sleep(until.map(|until| until.saturating_sub(now)));
+                state = self.sleep(state, until.map(|until| until.saturating_sub(now)));
                 slept = true;
                 let woken = cycles();
                 Shared::count(&self.shared.idle_cycles, woken.wrapping_sub(cycle));
@@ -288,29 +325,32 @@ impl Thread {
         }
     }
 
-    /// Sleeps until a ring has work, somebody wakes the worker, or the time is over.
-    fn sleep(&mut self, timeout: Option<Nanos>) {
-        if !self.worker.arm() {
+    /// Sleeps until a ring has work, somebody wakes the worker, or the time is over. The state is where control finds it meanwhile.
+    fn sleep(&self, mut state: Box<State>, timeout: Option<Nanos>) -> Box<State> {
+        if !state.worker.arm() {
+            let parked = &self.shared.parked;
+            *lock(parked) = Some(state);
+            // Who published tables before this did not find the state, and leaves it to the worker to take them up.
+            let outdated = lock(parked).as_ref().is_some_and(|state| state.worker.is_outdated());
+            let timeout = if outdated { Some(0) } else { timeout };
             let timeout = timeout.map(|nanos| Timespec { tv_sec: (nanos / 1_000_000_000) as i64, tv_nsec: (nanos % 1_000_000_000) as i64 });
-            // Whatever it hears, nothing or an interruption, the rings are looked at next.
-            self.listen(timeout.as_ref());
+            let mut events = [const { MaybeUninit::uninit() }; EVENTS];
+            let events = self.shared.wait(&mut events, timeout.as_ref());
+            state = lock(parked).take().expect("who borrows the state holds the lock");
+            // Whatever it heard, nothing or an interruption, the rings are looked at next.
+            state.rouse(events);
         }
-        self.worker.disarm();
+        state.worker.disarm();
+        state
     }
+}
 
-    /// Waits for kicks and wake-ups, and rouses the queues that were kicked. Whether there was any.
-    fn listen(&mut self, timeout: Option<&Timespec>) -> bool {
-        let mut events = [const { MaybeUninit::uninit() }; 64];
-        let Ok((events, _)) = epoll::wait(&self.shared.epoll, &mut events[..], timeout) else { return false };
+impl State {
+    /// Rouses the queues that were kicked. Whether there was any event.
+    fn rouse(&mut self, events: &[epoll::Event]) -> bool {
         for event in events.iter().filter(|event| event.data.u64() != WAKE) {
             self.worker.rouse(PortNo(event.data.u64() as u32));
         }
         !events.is_empty()
-    }
-
-    fn run_jobs(&mut self) {
-        self.shared.has_jobs.store(false, Ordering::Relaxed);
-        let jobs = std::mem::take(&mut *self.shared.jobs.lock().unwrap_or_else(PoisonError::into_inner));
-        jobs.into_iter().for_each(|job| job(self));
     }
 }

@@ -36,11 +36,12 @@ impl Workers {
     }
 
     /// Runs `job` on every worker, between two breaths, and waits for all. By then all jobs posted before and all tables published before are
-    /// taken up.
+    /// taken up. For those that sleep it is done here.
     pub fn each<R: Send + 'static>(&self, job: impl Fn(&mut Worker) -> R + Clone + Send + 'static) -> Vec<R> {
-        let answers: Vec<_> = self.threads.iter().map(|thread| thread.post(job.clone())).collect();
+        let ask = |thread: &WorkerThread| thread.if_asleep(job.clone()).map_err(|job| thread.post(job));
+        let answers: Vec<_> = self.threads.iter().map(ask).collect();
         // A worker that is gone has taken the process with it.
-        answers.into_iter().filter_map(|answer| answer.recv().ok()).collect()
+        answers.into_iter().filter_map(|answer| answer.map_or_else(|later| later.recv().ok(), Some)).collect()
     }
 
     /// Spreads the queues of `port`, which is published already, over the workers. Returns, for each queue, whom its ring's kicks must wake.
@@ -65,9 +66,11 @@ impl Workers {
         self.each(move |worker| worker.remove_inputs(port));
     }
 
-    /// Wakes those that sleep, so that they take up what was published.
-    pub fn wake(&self) {
-        self.threads.iter().for_each(WorkerThread::wake);
+    /// Has those that sleep take up what was published; the others do so with their next breath.
+    pub fn take_up(&self) {
+        for thread in &self.threads {
+            let _ = thread.if_asleep(Worker::take_up);
+        }
     }
 
     /// Changes what they do when there is no work.
