@@ -222,7 +222,7 @@ impl Shared {
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 
-    /// Waits for kicks and wake-ups. None if it was interrupted.
+    /// Waits for kicks and wake-ups. Hears of none if it is interrupted.
     fn wait<'a>(&self, events: &'a mut [MaybeUninit<epoll::Event>], timeout: Option<&Timespec>) -> &'a [epoll::Event] {
         epoll::wait(&self.epoll, events, timeout).map_or(&[], |(events, _)| events)
     }
