@@ -7,15 +7,14 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use command_fds::{CommandFdExt, FdMapping};
 
 use crate::cli::OpenArgs;
-use crate::launcher::channel::Channel;
 use crate::uplink::afxdp::{self, AfXdpError};
+use crate::uplink::handed;
 
 /// The descriptor of the first device: those before are for input, output and errors.
 const FIRST: i32 = 3;
@@ -37,7 +36,7 @@ pub fn run(args: &OpenArgs) -> OpenError {
     let devices = args.devices.iter().zip(FIRST..);
     let opened = devices.map(|(device, child_fd)| {
         let (opened, descriptors) = afxdp::open(device)?;
-        Ok(FdMapping { parent_fd: packed(&opened, &descriptors).map_err(OpenError::HandOver)?, child_fd })
+        Ok(FdMapping { parent_fd: handed::pack(&opened, &descriptors).map_err(OpenError::HandOver)?, child_fd })
     });
     let mappings: Vec<FdMapping> = match opened.collect() {
         Ok(mappings) => mappings,
@@ -49,11 +48,4 @@ pub fn run(args: &OpenArgs) -> OpenError {
         Ok(command) => OpenError::Command { command: program.clone(), source: command.exec() },
         Err(error) => OpenError::HandOver(io::Error::other(error)),
     }
-}
-
-/// A socket with the device in it.
-fn packed(opened: &crate::uplink::Opened, descriptors: &[OwnedFd]) -> io::Result<OwnedFd> {
-    let (near, far) = Channel::pair()?;
-    near.send(opened, descriptors)?;
-    Ok(far)
 }

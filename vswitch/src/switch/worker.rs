@@ -328,15 +328,13 @@ impl Thread {
     /// Sleeps until a ring has work, somebody wakes the worker, or the time is over. The state is where control finds it meanwhile.
     fn sleep(&self, mut state: Box<State>, timeout: Option<Nanos>) -> Box<State> {
         if !state.worker.arm() {
-            let parked = &self.shared.parked;
-            *lock(parked) = Some(state);
             // Who published tables before this did not find the state, and leaves it to the worker to take them up.
-            let outdated = lock(parked).as_ref().is_some_and(|state| state.worker.is_outdated());
+            let outdated = lock(&self.shared.parked).insert(state).worker.is_outdated();
             let timeout = if outdated { Some(0) } else { timeout };
             let timeout = timeout.map(|nanos| Timespec { tv_sec: (nanos / 1_000_000_000) as i64, tv_nsec: (nanos % 1_000_000_000) as i64 });
             let mut events = [const { MaybeUninit::uninit() }; EVENTS];
             let events = self.shared.wait(&mut events, timeout.as_ref());
-            state = lock(parked).take().expect("who borrows the state holds the lock");
+            state = lock(&self.shared.parked).take().expect("who borrows the state holds the lock");
             // Whatever it heard, nothing or an interruption, the rings are looked at next.
             state.rouse(events);
         }

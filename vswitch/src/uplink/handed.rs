@@ -23,9 +23,7 @@ pub struct Inherited {
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say it")]
 pub enum HandedError {
-    #[error(
-        "fd={0}: vswitch was not started with a descriptor of this number; start it by `vswitch open`, which says what it opens as which"
-    )]
+    #[error("fd={0}: vswitch was not started with a descriptor of this number; start it by `vswitch open`, whose first device is fd=3")]
     NoDescriptor(i32),
     #[error("fd={0}: this descriptor is none that `vswitch open` makes")]
     NotOurs(i32),
@@ -67,6 +65,13 @@ impl Inherited {
         }
         Ok((opened, descriptors))
     }
+}
+
+/// A socket with a device in it, for a process that is started from here.
+pub fn pack(opened: &Opened, descriptors: &[OwnedFd]) -> io::Result<OwnedFd> {
+    let (near, far) = Channel::pair()?;
+    near.send(opened, descriptors)?;
+    Ok(far)
 }
 
 fn receive(descriptor: i32) -> Result<(Opened, Vec<OwnedFd>), HandedError> {
